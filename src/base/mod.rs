@@ -1,0 +1,1 @@
+//! Identifiers, names, PEM, redacted secrets: what every floor may use and nothing else depends on.

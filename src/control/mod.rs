@@ -1,0 +1,1 @@
+//! The entity store, and the builder that turns committed changes into published snapshots.

@@ -1,0 +1,1 @@
+//! The Kong dialect: entities, their schemas and checks, declarative documents, compilation.

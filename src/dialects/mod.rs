@@ -1,0 +1,3 @@
+//! Configuration dialects: what users write, and how it compiles into the plan. Pure: no I/O, no clock.
+
+pub mod kong;

@@ -1,0 +1,1 @@
+//! Conditions and templates: parse once, evaluate often. Pure.

@@ -1,0 +1,3 @@
+//! The `sallyport` program. Everything it does is in the library.
+
+fn main() {}

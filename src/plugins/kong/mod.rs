@@ -1,0 +1,1 @@
+//! Plugins configured as Kong configures them.

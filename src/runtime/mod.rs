@@ -1,0 +1,1 @@
+//! What a linked configuration is while it runs: snapshot, router, clusters, certificates, live state, contracts.

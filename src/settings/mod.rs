@@ -1,0 +1,1 @@
+//! What the operator decides at boot: configuration keys, their defaults and checks. Pure.
