@@ -1,1 +1,7 @@
 //! The plan and everything it is made of: plain data between dialects and runtime.
+
+pub mod diagnostic;
+pub mod source_ref;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use source_ref::SourceRef;
