@@ -1,6 +1,8 @@
 //! The plan and everything it is made of: plain data between dialects and runtime.
 
+pub mod catalog;
 pub mod diagnostic;
+pub mod schema;
 pub mod source_ref;
 
 pub use diagnostic::{Diagnostic, Severity};

@@ -1,1 +1,3 @@
 //! The Kong dialect: entities, their schemas and checks, declarative documents, compilation.
+
+pub mod error;
