@@ -1,0 +1,306 @@
+//! The programs under test: how each is configured for a [`Setup`] and started on the proxies' core.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::net;
+use crate::origin::{nginx_http_common, nginx_preamble, start_nginx};
+use crate::process::{self, PROXY_CORE, Running};
+use crate::tls::CertificateFiles;
+
+/// Routes of [`Setup::ManyRoutes`].
+pub(crate) const MANY_ROUTES: usize = 10_000;
+/// The key that [`Setup::Plugins`] expects.
+pub(crate) const API_KEY: &str = "load-test-key";
+
+/// A program that can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Program {
+    Nginx,
+    Haproxy,
+    Bare,
+    Sallyport,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "HAProxy",
+            Self::Bare => "bare Pingora",
+            Self::Sallyport => "Sallyport",
+        })
+    }
+}
+
+/// What a contestant is configured to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Setup {
+    /// One route for everything.
+    Plain,
+    /// [`MANY_ROUTES`] routes, each with a host and a path of its own.
+    ManyRoutes,
+    /// One route behind key-auth, rate-limiting and correlation-id. Programs without plugins run plain.
+    Plugins,
+}
+
+impl Setup {
+    /// Host and path of the requests: in the middle of the table, where no list search is lucky.
+    pub(crate) fn host_and_path<'a>(self, path: &'a str) -> (String, std::borrow::Cow<'a, str>) {
+        match self {
+            Self::ManyRoutes => {
+                let number = MANY_ROUTES / 2;
+                (host_of(number), format!("{}/small", path_of(number)).into())
+            }
+            Self::Plain | Self::Plugins => ("localhost".to_owned(), path.into()),
+        }
+    }
+}
+
+/// A contestant that accepts requests. Ends when dropped.
+pub(crate) struct Contestant {
+    pub(crate) program: Program,
+    pub(crate) setup: Setup,
+    pub(crate) plain: SocketAddr,
+    pub(crate) tls: SocketAddr,
+    pub(crate) running: Running,
+}
+
+/// What every contestant needs to know.
+pub(crate) struct Ground<'a> {
+    /// Folder for configuration files, one subfolder each.
+    pub(crate) folder: &'a Path,
+    pub(crate) origin: SocketAddr,
+    pub(crate) certificate: &'a CertificateFiles,
+    /// The gateway's binary, if it takes part.
+    pub(crate) gateway: Option<&'a Path>,
+}
+
+/// The programs asked for, always with nginx: the ratios need it. All of them when none is named.
+pub(crate) fn select(names: &[Program]) -> Vec<Program> {
+    Program::value_variants()
+        .iter()
+        .copied()
+        .filter(|program| names.is_empty() || *program == Program::Nginx || names.contains(program))
+        .collect()
+}
+
+/// Starts `program` with `setup` and waits until it listens.
+///
+/// # Errors
+/// When it is not installed, refuses its configuration or does not listen in time.
+pub(crate) fn start(program: Program, setup: Setup, ground: &Ground<'_>) -> Result<Contestant> {
+    let folder = ground.folder.join(format!("{program:?}-{setup:?}"));
+    fs::create_dir_all(&folder).context("cannot create a contestant's folder")?;
+    let plain = net::free_address()?;
+    let tls = net::free_address()?;
+    let place = Place { folder, plain, tls };
+    let mut running = match program {
+        Program::Nginx => start_nginx_proxy(setup, ground, &place),
+        Program::Haproxy => start_haproxy(setup, ground, &place),
+        Program::Bare => start_bare(ground, &place),
+        Program::Sallyport => start_sallyport(setup, ground, &place),
+    }
+    .with_context(|| format!("cannot start {program}"))?;
+    net::await_listener(plain, &mut running)?;
+    net::await_listener(tls, &mut running)?;
+    Ok(Contestant {
+        program,
+        setup,
+        plain,
+        tls,
+        running,
+    })
+}
+
+struct Place {
+    folder: PathBuf,
+    plain: SocketAddr,
+    tls: SocketAddr,
+}
+
+fn start_nginx_proxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<Running> {
+    let listen = format!(
+        "listen {plain} backlog=4096; listen {tls} ssl http2 backlog=4096;",
+        plain = place.plain,
+        tls = place.tls
+    );
+    let pass = "proxy_pass http://origin;";
+    let mut servers = String::new();
+    match setup {
+        Setup::Plain | Setup::Plugins => {
+            writeln!(servers, "server {{ {listen} location / {{ {pass} }} }}")?;
+        }
+        Setup::ManyRoutes => {
+            for number in 0..MANY_ROUTES {
+                // Options of a listening socket may be given once only, and a TLS context for each
+                // server would cost nginx 80 KB a route: the requests of this setup are plain.
+                let listen = if number == 0 {
+                    listen.clone()
+                } else {
+                    format!("listen {};", place.plain)
+                };
+                writeln!(
+                    servers,
+                    "server {{ {listen} server_name {host}; location {path} {{ {pass} }} }}",
+                    host = host_of(number),
+                    path = path_of(number),
+                )?;
+            }
+        }
+    }
+    let configuration = format!(
+        "{preamble}\
+         http {{\n\
+         {http}\
+         server_names_hash_max_size 65536; server_names_hash_bucket_size 128;\n\
+         ssl_certificate {certificate}; ssl_certificate_key {key};\n\
+         ssl_protocols TLSv1.2 TLSv1.3;\n\
+         proxy_http_version 1.1; proxy_set_header Connection '';\n\
+         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
+         upstream origin {{ server {origin}; keepalive 512; keepalive_requests 1000000000; }}\n\
+         {servers}}}\n",
+        preamble = nginx_preamble(&place.folder),
+        http = nginx_http_common(&place.folder),
+        certificate = ground.certificate.certificate.display(),
+        key = ground.certificate.key.display(),
+        origin = ground.origin,
+    );
+    start_nginx("nginx", PROXY_CORE, &place.folder, &configuration)
+}
+
+fn start_haproxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<Running> {
+    let select = match setup {
+        Setup::Plain | Setup::Plugins => "default_backend origin".to_owned(),
+        Setup::ManyRoutes => {
+            let map = place.folder.join("routes.map");
+            let mut lines = String::new();
+            for number in 0..MANY_ROUTES {
+                writeln!(lines, "{}{} origin", host_of(number), path_of(number))?;
+            }
+            fs::write(&map, lines)?;
+            format!("use_backend %[base,map_beg({})]", map.display())
+        }
+    };
+    let configuration = format!(
+        "global\n  nbthread 1\n  maxconn 8000\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
+         defaults\n  mode http\n  option forwardfor\n  http-reuse always\n\
+         \x20 timeout client 600s\n  timeout server 600s\n  timeout connect 5s\n  timeout http-keep-alive 600s\n\
+         frontend front\n  bind {plain} backlog 4096\n  bind {tls} ssl crt {bundle} alpn h2,http/1.1 backlog 4096\n  {select}\n\
+         backend origin\n  server origin {origin} pool-max-conn 512\n",
+        plain = place.plain,
+        tls = place.tls,
+        bundle = ground.certificate.bundle.display(),
+        origin = ground.origin,
+    );
+    let file = place.folder.join("haproxy.cfg");
+    fs::write(&file, configuration)?;
+    let haproxy = process::find_program("haproxy", "haproxy")?;
+    let arguments = ["-db".into(), "-f".into(), file.into_os_string()];
+    let log = place.folder.join("output.log");
+    Running::start("HAProxy", PROXY_CORE, &haproxy, arguments, &[], log)
+}
+
+fn start_bare(ground: &Ground<'_>, place: &Place) -> Result<Running> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let arguments = [
+        "bare".into(),
+        "--listen".into(),
+        place.plain.to_string().into(),
+        "--listen-tls".into(),
+        place.tls.to_string().into(),
+        "--certificate".into(),
+        ground.certificate.certificate.clone().into_os_string(),
+        "--key".into(),
+        ground.certificate.key.clone().into_os_string(),
+        "--upstream".into(),
+        ground.origin.to_string().into(),
+    ];
+    let log = place.folder.join("output.log");
+    Running::start("bare Pingora", PROXY_CORE, &program, arguments, &[], log)
+}
+
+fn start_sallyport(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<Running> {
+    let program = ground.gateway.context("no gateway was named")?;
+    let file = place.folder.join("kong.json");
+    fs::write(&file, declarative(setup, ground.origin)?)?;
+    let settings = [
+        ("prefix", place.folder.join("prefix").display().to_string()),
+        (
+            "proxy_listen",
+            format!("{}, {} http2 ssl", place.plain, place.tls),
+        ),
+        ("admin_listen", "off".to_owned()),
+        ("admin_gui_listen", "off".to_owned()),
+        ("status_listen", "off".to_owned()),
+        ("database", "off".to_owned()),
+        ("declarative_config", file.display().to_string()),
+        (
+            "ssl_cert",
+            ground.certificate.certificate.display().to_string(),
+        ),
+        ("ssl_cert_key", ground.certificate.key.display().to_string()),
+        ("workers", "1".to_owned()),
+        ("proxy_access_log", "off".to_owned()),
+        ("log_level", "warn".to_owned()),
+    ];
+    let environment: Vec<(String, String)> = settings
+        .into_iter()
+        .map(|(key, value)| (format!("SALLYPORT_{}", key.to_ascii_uppercase()), value))
+        .collect();
+    let log = place.folder.join("output.log");
+    Running::start(
+        "Sallyport",
+        PROXY_CORE,
+        program,
+        ["start"],
+        &environment,
+        log,
+    )
+}
+
+/// The gateway's whole configuration, in Kong's declarative form as JSON.
+fn declarative(setup: Setup, origin: SocketAddr) -> Result<String> {
+    let mut routes = String::new();
+    match setup {
+        Setup::Plain | Setup::Plugins => {
+            routes.push_str(r#"{"name":"all","paths":["/"],"strip_path":false}"#);
+        }
+        Setup::ManyRoutes => {
+            for number in 0..MANY_ROUTES {
+                let comma = if number == 0 { "" } else { "," };
+                write!(
+                    routes,
+                    r#"{comma}{{"name":"route-{number}","hosts":["{}"],"paths":["{}"],"strip_path":false}}"#,
+                    host_of(number),
+                    path_of(number),
+                )?;
+            }
+        }
+    }
+    let plugins = match setup {
+        Setup::Plain | Setup::ManyRoutes => String::new(),
+        Setup::Plugins => format!(
+            r#","plugins":[{{"name":"key-auth"}},{{"name":"correlation-id"}},
+            {{"name":"rate-limiting","config":{{"minute":1000000000,"policy":"local"}}}}],
+            "consumers":[{{"username":"load","keyauth_credentials":[{{"key":"{API_KEY}"}}]}}]"#
+        ),
+    };
+    Ok(format!(
+        r#"{{"_format_version":"3.0","services":[{{"name":"origin","url":"http://{origin}","routes":[{routes}]}}]{plugins}}}"#
+    ))
+}
+
+fn host_of(number: usize) -> String {
+    format!("host-{number}.load.test")
+}
+
+fn path_of(number: usize) -> String {
+    format!("/path-{number}")
+}

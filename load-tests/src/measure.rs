@@ -1,0 +1,326 @@
+//! The measuring itself: rounds that interleave the contestants, and what they gave.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::contestant::{self, API_KEY, Contestant, Ground, Program, Setup};
+use crate::generator::{self, Report, Wrk};
+use crate::idle;
+use crate::net;
+use crate::origin;
+use crate::scenario::{Load, Scenario, Target};
+use crate::statistics::median;
+use crate::tls;
+
+/// Connections of `wrk` when each request opens a new one.
+const NEW_CONNECTIONS_AT_ONCE: u32 = 16;
+/// Idle connections opened and closed before counting, so that pools and arenas have grown.
+const IDLE_WARM_UP: usize = 50;
+
+/// What to do.
+pub(crate) struct Plan {
+    pub(crate) seconds: u64,
+    pub(crate) rounds: u32,
+    pub(crate) scenarios: Vec<&'static Scenario>,
+    pub(crate) programs: Vec<Program>,
+    /// The gateway's binary; present if [`Program::Sallyport`] takes part.
+    pub(crate) gateway: Option<PathBuf>,
+    pub(crate) idle_connections: usize,
+}
+
+/// Everything that was measured.
+pub(crate) struct Results {
+    pub(crate) scenarios: Vec<ScenarioResult>,
+}
+
+/// One scenario with its contestants, in the order in which they started.
+pub(crate) struct ScenarioResult {
+    pub(crate) scenario: &'static Scenario,
+    pub(crate) contestants: Vec<ContestantResult>,
+}
+
+/// One contestant's rounds.
+pub(crate) struct ContestantResult {
+    pub(crate) program: Program,
+    /// Whether this is the gateway's own plain run beside the scenario's setup.
+    pub(crate) is_own_baseline: bool,
+    pub(crate) rounds: Vec<Round>,
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Round {
+    /// The figure to compare: CPU µs per request, KiB per connection, or MB.
+    pub(crate) figure: f64,
+    pub(crate) report: Report,
+    /// Resident memory afterwards, MB.
+    pub(crate) resident_mb: f64,
+}
+
+impl Results {
+    /// Requests that failed, over everything.
+    pub(crate) fn failed_requests(&self) -> u64 {
+        self.scenarios
+            .iter()
+            .flat_map(|scenario| &scenario.contestants)
+            .flat_map(|contestant| &contestant.rounds)
+            .map(|round| round.report.failed)
+            .sum()
+    }
+}
+
+impl ScenarioResult {
+    /// The median over the rounds of this contestant's figure divided by that of the same round of `other`.
+    pub(crate) fn ratio(&self, one: &ContestantResult, other: &ContestantResult) -> Option<f64> {
+        let pairs = one.rounds.iter().zip(&other.rounds);
+        median(pairs.map(|(one, other)| one.figure / other.figure))
+    }
+
+    /// The contestant that ratios refer to.
+    pub(crate) fn nginx(&self) -> Option<&ContestantResult> {
+        self.contestants
+            .iter()
+            .find(|contestant| contestant.program == Program::Nginx)
+    }
+
+    /// The gateway under the scenario's own setup.
+    pub(crate) fn gateway(&self) -> Option<&ContestantResult> {
+        self.contestants.iter().find(|contestant| {
+            contestant.program == Program::Sallyport && !contestant.is_own_baseline
+        })
+    }
+
+    /// The gateway's plain run.
+    pub(crate) fn own_baseline(&self) -> Option<&ContestantResult> {
+        self.contestants
+            .iter()
+            .find(|contestant| contestant.is_own_baseline)
+    }
+
+    /// The gateway's figure in the terms of its target, and whether the target is met.
+    pub(crate) fn verdict(&self) -> Option<(f64, bool)> {
+        let gateway = self.gateway()?;
+        let (value, limit) = match self.scenario.target? {
+            Target::ToNginx(limit) => (self.ratio(gateway, self.nginx()?)?, limit),
+            Target::ToOwn(limit) => (self.ratio(gateway, self.own_baseline()?)?, limit),
+            Target::Below(limit) => (gateway.figure()?, limit),
+        };
+        Some((value, value <= limit))
+    }
+}
+
+impl ContestantResult {
+    /// The median figure.
+    pub(crate) fn figure(&self) -> Option<f64> {
+        median(self.rounds.iter().map(|round| round.figure))
+    }
+
+    /// The median of something else about the rounds.
+    pub(crate) fn median_of(&self, value: impl Fn(&Round) -> Option<f64>) -> Option<f64> {
+        median(self.rounds.iter().filter_map(value))
+    }
+}
+
+/// Runs the plan from beginning to end.
+///
+/// # Errors
+/// When a program is missing, does not start, or answers wrongly before measuring.
+pub(crate) fn run(plan: &Plan) -> Result<Results> {
+    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
+    let origin = origin::start(folder.path())?;
+    let certificate = tls::make_certificate(folder.path())?;
+    let mut results = Results {
+        scenarios: Vec::new(),
+    };
+    for (number, scenario) in plan.scenarios.iter().enumerate() {
+        eprintln!(
+            "[{}/{}] {}",
+            number + 1,
+            plan.scenarios.len(),
+            scenario.title
+        );
+        let scenario_folder = folder.path().join(scenario.name);
+        std::fs::create_dir_all(&scenario_folder)?;
+        let ground = Ground {
+            folder: &scenario_folder,
+            origin: origin.address,
+            certificate: &certificate,
+            gateway: plan.gateway.as_deref(),
+        };
+        let result = run_scenario(scenario, plan, &ground)
+            .with_context(|| format!("scenario {}", scenario.name))?;
+        results.scenarios.push(result);
+    }
+    Ok(results)
+}
+
+fn run_scenario(
+    scenario: &'static Scenario,
+    plan: &Plan,
+    ground: &Ground<'_>,
+) -> Result<ScenarioResult> {
+    let mut running = Vec::new();
+    let mut contestants = Vec::new();
+    for (program, setup) in line_up(scenario, &plan.programs) {
+        let contestant = contestant::start(program, setup, ground)?;
+        check(scenario, &contestant).with_context(|| format!("{program} answers wrongly"))?;
+        running.push(contestant);
+        contestants.push(ContestantResult {
+            program,
+            is_own_baseline: program == Program::Sallyport && setup != scenario.setup,
+            rounds: Vec::new(),
+        });
+    }
+    for round in 0..plan.rounds {
+        for (contestant, result) in running.iter_mut().zip(&mut contestants) {
+            let measured = measure(scenario, contestant, plan, ground.folder)
+                .with_context(|| format!("{}, round {}", contestant.program, round + 1))?;
+            eprintln!(
+                "    round {}: {:<13} {:>9.1}  ({} failed)",
+                round + 1,
+                contestant.program.to_string(),
+                measured.figure,
+                measured.report.failed
+            );
+            result.rounds.push(measured);
+        }
+    }
+    Ok(ScenarioResult {
+        scenario,
+        contestants,
+    })
+}
+
+/// Who takes part in a scenario, and with what.
+fn line_up(scenario: &Scenario, programs: &[Program]) -> Vec<(Program, Setup)> {
+    let mut line_up = Vec::new();
+    for program in programs.iter().copied() {
+        match program {
+            Program::Bare if !scenario.bare => {}
+            Program::Sallyport if scenario.own_baseline => {
+                line_up.push((program, Setup::Plain));
+                line_up.push((program, scenario.setup));
+            }
+            Program::Nginx | Program::Haproxy | Program::Bare | Program::Sallyport => {
+                line_up.push((program, scenario.setup));
+            }
+        }
+    }
+    line_up
+}
+
+fn check(scenario: &Scenario, contestant: &Contestant) -> Result<()> {
+    let (path, body_bytes, extra) = match scenario.load {
+        Load::Http1 { request, .. } => (request.path, request.body_bytes, request.headers),
+        _ => ("/small", origin::SMALL_BYTES, 0),
+    };
+    let (host, path) = contestant.setup.host_and_path(path);
+    let headers = headers_for(contestant, extra);
+    net::check_answer(contestant.plain, &host, &path, &headers, body_bytes)
+}
+
+fn headers_for(contestant: &Contestant, extra: usize) -> Vec<(String, String)> {
+    let mut headers: Vec<(String, String)> = (0..extra)
+        .map(|number| (format!("X-Client-{number}"), format!("value-{number}")))
+        .collect();
+    if contestant.setup == Setup::Plugins {
+        headers.push(("apikey".to_owned(), API_KEY.to_owned()));
+    }
+    headers
+}
+
+fn measure(
+    scenario: &Scenario,
+    contestant: &mut Contestant,
+    plan: &Plan,
+    folder: &Path,
+) -> Result<Round> {
+    match scenario.load {
+        Load::IdleConnections { tls } => measure_idle(contestant, tls, plan.idle_connections),
+        Load::ResidentMemory => {
+            // Some traffic first: a table that was never searched may not be resident.
+            let report = generate(scenario.load, contestant, 1, folder)?;
+            let resident_mb = resident_mb(contestant)?;
+            Ok(Round {
+                figure: resident_mb,
+                report,
+                resident_mb,
+            })
+        }
+        load => {
+            generate(load, contestant, 1, folder)?;
+            let before = contestant.running.cpu_microseconds()?;
+            let report = generate(load, contestant, plan.seconds, folder)?;
+            let after = contestant.running.cpu_microseconds()?;
+            let figure = (after - before) as f64 / report.requests.max(1) as f64;
+            Ok(Round {
+                figure,
+                report,
+                resident_mb: resident_mb(contestant)?,
+            })
+        }
+    }
+}
+
+fn generate(load: Load, contestant: &Contestant, seconds: u64, folder: &Path) -> Result<Report> {
+    let (tls, path, connections, extra, close) = match load {
+        Load::Http1 { request, tls } => (
+            tls,
+            request.path,
+            request.connections,
+            request.headers,
+            false,
+        ),
+        Load::NewConnection { tls } => (tls, "/small", NEW_CONNECTIONS_AT_ONCE, 0, true),
+        Load::Http2 => {
+            let headers = headers_for(contestant, 0);
+            return generator::h2load(contestant.tls, "/small", &headers, seconds, folder);
+        }
+        Load::IdleConnections { tls } => (tls, "/small", 1, 0, false),
+        Load::ResidentMemory => (false, "/small", 32, 0, false),
+    };
+    let (host, path) = contestant.setup.host_and_path(path);
+    let mut headers = headers_for(contestant, extra);
+    if close {
+        headers.push(("Connection".to_owned(), "close".to_owned()));
+    }
+    Wrk {
+        address: if tls {
+            contestant.tls
+        } else {
+            contestant.plain
+        },
+        tls,
+        host: &host,
+        path: &path,
+        headers: &headers,
+        connections,
+        seconds,
+    }
+    .run()
+}
+
+fn measure_idle(contestant: &mut Contestant, tls: bool, count: usize) -> Result<Round> {
+    let address = if tls {
+        contestant.tls
+    } else {
+        contestant.plain
+    };
+    drop(idle::open(address, tls, IDLE_WARM_UP)?);
+    let before = contestant.running.resident_kib()?;
+    let connections = idle::open(address, tls, count)?;
+    let after = contestant.running.resident_kib()?;
+    drop(connections);
+    let figure = after.saturating_sub(before) as f64 / count.max(1) as f64;
+    Ok(Round {
+        figure,
+        report: Report::default(),
+        resident_mb: resident_mb(contestant)?,
+    })
+}
+
+fn resident_mb(contestant: &mut Contestant) -> Result<f64> {
+    let kib = contestant.running.resident_kib()? as f64;
+    Ok(kib * 1024.0 / 1e6)
+}
