@@ -1,0 +1,311 @@
+//! Where the instance listens.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::json;
+
+use super::key::keys;
+use super::value::{Raw, Value};
+
+keys! {
+    /// Where the instance listens.
+    pub struct ListenSettings {
+        /// Where clients connect. Flags: `ssl`, `http2` (with `ssl` by ALPN, alone with prior knowledge), `reuseport`,
+        /// `backlog=N`. Port 0 takes a free one.
+        proxy_listen: Listeners<ProxyFlags> = "0.0.0.0:8000, 0.0.0.0:8443 http2 ssl";
+        /// Kong's Admin API, plain HTTP.
+        admin_listen: Listeners<PlainFlags> = "127.0.0.1:8001";
+        /// `/status`, `/status/ready` and `/metrics` (Prometheus), plain HTTP.
+        status_listen: Listeners<PlainFlags> = "127.0.0.1:8007";
+        /// Ports as clients see them, where something in front maps them: `80:8000` says that port 80 out there is port
+        /// 8000 here. Routing, `X-Forwarded-Port` and logs use the outer port.
+        port_maps: Vec<PortMap> = "" => reloads();
+    }
+}
+
+/// One address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// TLS.
+    pub ssl: bool,
+    /// HTTP/2, by ALPN with TLS, by prior knowledge without. HTTP/1.1 is always served.
+    pub http2: bool,
+    /// Lets several processes bind the address (`SO_REUSEPORT`).
+    pub reuseport: bool,
+    /// Length of the queue of connections not yet accepted. Absent: the system's largest.
+    pub backlog: Option<u32>,
+}
+
+impl Listen {
+    /// The form that `GET /` reports for each listener.
+    fn json(&self) -> serde_json::Value {
+        let mut listener = self.address.to_string();
+        for (flag, set) in [
+            ("ssl", self.ssl),
+            ("http2", self.http2),
+            ("reuseport", self.reuseport),
+        ] {
+            if set {
+                listener.push(' ');
+                listener.push_str(flag);
+            }
+        }
+        if let Some(backlog) = self.backlog {
+            listener.push_str(&format!(" backlog={backlog}"));
+        }
+        json!({
+            "ip": self.address.ip().to_string(),
+            "port": self.address.port(),
+            "ssl": self.ssl,
+            "http2": self.http2,
+            "reuseport": self.reuseport,
+            "backlog": self.backlog,
+            "listener": listener,
+        })
+    }
+}
+
+/// The flags that a key allows.
+pub trait Flags {
+    /// Whether `ssl` is allowed.
+    const SSL: bool;
+}
+
+/// Flags of `proxy_listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyFlags;
+impl Flags for ProxyFlags {
+    const SSL: bool = true;
+}
+
+/// Flags of listeners without TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlainFlags;
+impl Flags for PlainFlags {
+    const SSL: bool = false;
+}
+
+/// The addresses of one key; none when it is `off`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listeners<F> {
+    /// In the order written.
+    pub all: Vec<Listen>,
+    flags: std::marker::PhantomData<F>,
+}
+
+impl<F: Flags> Listeners<F> {
+    /// More listeners than this are a mistake; each costs a descriptor in an upgrade, which can hand over no more.
+    pub const MAX: usize = 16;
+
+    /// The listeners as `GET /` reports them.
+    pub fn report(&self) -> serde_json::Value {
+        json!(self.all.iter().map(Listen::json).collect::<Vec<_>>())
+    }
+
+    fn flags() -> String {
+        let ssl = if F::SSL { "`ssl`, " } else { "" };
+        format!("{ssl}`http2`, `reuseport`, `backlog=N`")
+    }
+}
+
+impl<F: Flags> Value for Listeners<F> {
+    fn parse(raw: &Raw) -> Result<Self, String> {
+        let parts = raw.many();
+        let all = match parts.as_slice() {
+            [] => return Err("must not be empty, write 'off' for no listener".to_owned()),
+            ["off"] => Vec::new(),
+            parts if parts.contains(&"off") => {
+                return Err("'off' cannot stand beside addresses".to_owned());
+            }
+            parts if parts.len() > Self::MAX => {
+                return Err(format!("{} addresses are too many", parts.len()));
+            }
+            parts => parts
+                .iter()
+                .map(|part| parse_listen::<F>(part))
+                .collect::<Result<Vec<_>, _>>()?,
+        };
+        for (index, one) in all.iter().enumerate() {
+            let earlier = all.iter().take(index);
+            if one.address.port() != 0 && earlier.clone().any(|other| other.address == one.address)
+            {
+                return Err(format!("{} is listed twice", one.address));
+            }
+        }
+        Ok(Self {
+            all,
+            flags: std::marker::PhantomData,
+        })
+    }
+
+    fn allowed() -> String {
+        format!(
+            "`off`, or up to {} of `IP:PORT` followed by flags ({})",
+            Self::MAX,
+            Self::flags()
+        )
+    }
+
+    fn json(&self) -> serde_json::Value {
+        if self.all.is_empty() {
+            return json!(["off"]);
+        }
+        json!(
+            self.all
+                .iter()
+                .map(|one| one.json()["listener"].clone())
+                .collect::<Vec<_>>()
+        )
+    }
+}
+
+fn parse_listen<F: Flags>(text: &str) -> Result<Listen, String> {
+    let mut words = text.split_ascii_whitespace();
+    let written = words.next().unwrap_or_default();
+    if written.starts_with("unix:") {
+        return Err(format!(
+            "'{written}': sockets of the file system are not supported by this version"
+        ));
+    }
+    let address: SocketAddr = written
+        .parse()
+        .map_err(|_| format!("'{written}' is not an IP address and port ([::1]:8000 for IPv6)"))?;
+    let mut listen = Listen {
+        address,
+        ssl: false,
+        http2: false,
+        reuseport: false,
+        backlog: None,
+    };
+    for word in words {
+        match word.split_once('=') {
+            None if word == "ssl" && F::SSL => listen.ssl = true,
+            None if word == "ssl" => {
+                return Err(format!(
+                    "flag 'ssl' of {written}: this listener speaks plain HTTP only"
+                ));
+            }
+            None if word == "http2" => listen.http2 = true,
+            None if word == "reuseport" => listen.reuseport = true,
+            None if word == "proxy_protocol" => {
+                return Err(format!(
+                    "flag 'proxy_protocol' of {written} is not supported by this version"
+                ));
+            }
+            Some(("backlog", number)) => match number.parse() {
+                Ok(backlog @ 1..=65_535) => listen.backlog = Some(backlog),
+                _ => {
+                    return Err(format!(
+                        "backlog '{number}' of {written} is not a number between 1 and 65535"
+                    ));
+                }
+            },
+            _ => return Err(format!("flag '{word}' of {written} is not known")),
+        }
+    }
+    Ok(listen)
+}
+
+/// A port as clients see it, and the one that is listened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortMap {
+    /// Out there.
+    pub external: u16,
+    /// Here.
+    pub listening: u16,
+}
+
+impl Value for PortMap {
+    fn parse(raw: &Raw) -> Result<Self, String> {
+        let text = raw.one()?;
+        let port = |part: &str| part.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        text.split_once(':')
+            .and_then(|(external, listening)| {
+                Some(Self {
+                    external: port(external)?,
+                    listening: port(listening)?,
+                })
+            })
+            .ok_or_else(|| format!("'{text}' is not a pair of ports"))
+    }
+
+    fn allowed() -> String {
+        "`EXTERNAL:LISTENING`, both between 1 and 65535".to_owned()
+    }
+
+    fn json(&self) -> serde_json::Value {
+        format!("{}:{}", self.external, self.listening).into()
+    }
+}
+
+/// Whether two addresses cannot both be bound.
+pub(super) fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |ip: IpAddr| ip.is_unspecified();
+    one.port() != 0
+        && one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || covers(one.ip()) || covers(other.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn proxy(text: &str) -> Result<Vec<Listen>, String> {
+        Listeners::<ProxyFlags>::parse(&Raw::Text(text.to_owned())).map(|listeners| listeners.all)
+    }
+
+    #[test]
+    fn reads_flags_and_addresses() {
+        let all = proxy("0.0.0.0:8000 reuseport backlog=16384, [::]:0 http2 ssl").unwrap();
+        assert_eq!(all[0].backlog, Some(16_384));
+        assert!(all[0].reuseport && !all[0].ssl);
+        assert!(all[1].ssl && all[1].http2 && all[1].address.is_ipv6());
+        assert_eq!(proxy("off").unwrap(), []);
+        assert_eq!(proxy("127.0.0.1:0, 127.0.0.1:0").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn refuses_by_name() {
+        for (written, what) in [
+            (
+                "0.0.0.0:8000 deferred",
+                "flag 'deferred' of 0.0.0.0:8000 is not known",
+            ),
+            (
+                "0.0.0.0:8000 proxy_protocol",
+                "flag 'proxy_protocol' of 0.0.0.0:8000 is not supported by this version",
+            ),
+            (
+                "0.0.0.0:8000 backlog=0",
+                "backlog '0' of 0.0.0.0:8000 is not a number between 1 and 65535",
+            ),
+            (
+                "localhost:8000",
+                "'localhost:8000' is not an IP address and port ([::1]:8000 for IPv6)",
+            ),
+            (
+                "0.0.0.0:70000",
+                "'0.0.0.0:70000' is not an IP address and port ([::1]:8000 for IPv6)",
+            ),
+            ("0.0.0.0:80, 0.0.0.0:80 ssl", "0.0.0.0:80 is listed twice"),
+            ("off, 0.0.0.0:80", "'off' cannot stand beside addresses"),
+            ("", "must not be empty, write 'off' for no listener"),
+        ] {
+            assert_eq!(proxy(written), Err(what.to_owned()));
+        }
+        assert!(Listeners::<PlainFlags>::parse(&Raw::Text("127.0.0.1:1 ssl".into())).is_err());
+    }
+
+    #[test]
+    fn addresses_clash_when_one_covers_the_other() {
+        let clashes = |a: &str, b: &str| clash(a.parse().unwrap(), b.parse().unwrap());
+        assert!(clashes("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(!clashes("127.0.0.1:80", "127.0.0.2:80"));
+        assert!(!clashes("127.0.0.1:0", "127.0.0.1:0"));
+        assert!(!clashes("0.0.0.0:80", "[::]:80"));
+    }
+}
