@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod diagnostic;
+pub mod route;
 pub mod schema;
 pub mod source_ref;
 
