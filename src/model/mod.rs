@@ -2,8 +2,10 @@
 
 pub mod catalog;
 pub mod diagnostic;
+pub mod plan;
 pub mod route;
 pub mod schema;
+pub mod serving;
 pub mod source_ref;
 
 pub use diagnostic::{Diagnostic, Severity};

@@ -1,1 +1,16 @@
 //! What a linked configuration is while it runs: snapshot, router, clusters, certificates, live state, contracts.
+//!
+//! Start with [`contract`] (what plugins are) and [`snapshot`] (what the engine runs). Nothing here knows which dialect a
+//! configuration came from.
+
+pub mod connection;
+pub mod contract;
+pub mod directory;
+pub mod exchange;
+pub mod fault;
+pub mod live;
+pub mod matched;
+pub mod pipeline;
+pub mod serving;
+pub mod slots;
+pub mod snapshot;

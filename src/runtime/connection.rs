@@ -1,0 +1,56 @@
+//! What is known of one client connection, for all its requests.
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+/// Facts of a client connection. Made when it is accepted, shared by its requests.
+#[derive(Debug)]
+pub struct Connection {
+    /// The other end of the TCP connection (or what a PROXY header said).
+    pub peer: SocketAddr,
+    /// The peer's IP address as text, for headers and logs.
+    pub peer_text: Box<str>,
+    /// The address that the client connected to.
+    pub local: SocketAddr,
+    /// The listening port as the world sees it (after the port map).
+    pub port: u16,
+    /// The same as text.
+    pub port_text: Box<str>,
+    /// Is `peer` among the trusted addresses? Decided once, with the settings at accept time.
+    pub trusted: bool,
+    /// Set when the TLS handshake is done; empty on plain connections.
+    pub tls: OnceLock<TlsFacts>,
+}
+
+/// What the TLS handshake settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// Server name from the ClientHello, lower-case.
+    pub server_name: Option<Box<str>>,
+    pub version: &'static str,
+    pub cipher: &'static str,
+}
+
+impl Connection {
+    /// A connection whose TLS handshake, if any, is still to come.
+    pub fn new(peer: SocketAddr, local: SocketAddr, port: u16, trusted: bool) -> Self {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Self {
+            peer,
+            peer_text: peer.ip().to_string().into(),
+            local,
+            port,
+            port_text: port.to_string().into(),
+            trusted,
+            tls: OnceLock::new(),
+        }
+    }
+
+    pub fn server_name(&self) -> Option<&str> {
+        self.tls.get()?.server_name.as_deref()
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls.get().is_some()
+    }
+}

@@ -1,0 +1,162 @@
+//! The contract between engine and plugins: phases, needs, verdicts, and the table that lists plugins.
+//!
+//! ```text
+//! client ──▶ rewrite ──▶ route ──▶ access ──▶ balance ──▶ upstream
+//!            (global     (checks)  (sync, then            │
+//!             instances)            async part)           ▼
+//! client ◀── log ◀── body_filter ◀── header_filter ◀── message
+//!            (after   (per chunk,     (head; also for   (whole response,
+//!             the end) sync)           local answers)    only if held)
+//! ```
+//!
+//! An instance is chosen when its step is reached in access, so an identity found by an earlier step decides later
+//! ones; later phases run exactly the instances chosen. If access ends early the remaining instances are still chosen,
+//! and run in header_filter, body_filter and log.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_http::ResponseHeader;
+
+use crate::model::catalog::PluginInfo;
+use crate::model::plan::InstancePlan;
+use crate::runtime::exchange::Exchange;
+use crate::runtime::fault::{Fault, LocalResponse, NoEndpoint};
+use crate::runtime::live::Live;
+
+/// The phases in which a plugin takes part; absent phases cost nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Phases(u16);
+
+impl Phases {
+    pub const NONE: Self = Self(0);
+    /// Before routing; only global instances.
+    pub const REWRITE: Self = Self(1);
+    /// After routing, before the upstream: [`Plugin::access`].
+    pub const ACCESS: Self = Self(1 << 1);
+    /// As `ACCESS`, after it, for what must wait: [`Plugin::access_async`].
+    pub const ACCESS_ASYNC: Self = Self(1 << 2);
+    /// The whole response, held up to a limit, before its head is sent: [`Plugin::message`].
+    pub const MESSAGE: Self = Self(1 << 3);
+    /// The response's head: [`Plugin::header_filter`].
+    pub const HEADER_FILTER: Self = Self(1 << 4);
+    /// Each piece of the response's body: [`Plugin::body_filter`].
+    pub const BODY_FILTER: Self = Self(1 << 5);
+    /// After the exchange has ended: [`Plugin::log`].
+    pub const LOG: Self = Self(1 << 6);
+
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What a plugin needs beyond heads; `link` folds the needs of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// The whole request body, held up to the limit, before [`Plugin::access`].
+    pub request_body: bool,
+}
+
+/// What a step decided.
+#[derive(Debug)]
+pub enum Flow {
+    Continue,
+    /// Answer with this and go to the response phases.
+    Respond(Box<LocalResponse>),
+    /// Answer with the dialect's rendering of this.
+    Fault(Box<Fault>),
+}
+
+impl Flow {
+    pub fn fault(fault: Fault) -> Self {
+        Self::Fault(Box::new(fault))
+    }
+}
+
+/// A configured plugin instance. Holds configuration only: state of a request lives in the [`Exchange`], state that
+/// outlives a configuration in [`Live`].
+#[async_trait]
+pub trait Plugin: Send + Sync {
+    /// The phases this instance takes part in; asked once, when it is linked.
+    fn phases(&self) -> Phases;
+
+    /// What it needs held; asked once, when it is linked.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Before routing. May change the request; only global instances run.
+    fn rewrite(&self, _exchange: &mut Exchange) -> Flow {
+        Flow::Continue
+    }
+
+    /// After routing: authenticate, limit, change the request. Must not block.
+    fn access(&self, _exchange: &mut Exchange) -> Flow {
+        Flow::Continue
+    }
+
+    /// As [`Plugin::access`], for what has to wait for something.
+    async fn access_async(&self, _exchange: &mut Exchange) -> Flow {
+        Flow::Continue
+    }
+
+    /// The whole response is held: head and body. Either may be replaced.
+    async fn message(
+        &self,
+        _exchange: &mut Exchange,
+        _head: &mut ResponseHeader,
+        _body: &mut Bytes,
+    ) -> Flow {
+        Flow::Continue
+    }
+
+    /// The response's head, from the upstream or from the gateway, before it is sent. A plugin that will change the
+    /// body's length calls [`Exchange::body_length_changes`] here.
+    fn header_filter(&self, _exchange: &mut Exchange, _head: &mut ResponseHeader) {}
+
+    /// A piece of the response's body. `end` marks the last call, whose piece may be empty. To hold data back take it
+    /// and leave an empty piece.
+    fn body_filter(&self, _exchange: &mut Exchange, _piece: &mut Bytes, _end: bool) {}
+
+    /// The exchange is over; nothing can be changed any more. Must not block: hand work to a queue.
+    fn log(&self, _exchange: &Exchange) {}
+}
+
+/// What a plugin may use while it is linked.
+pub struct LinkContext<'a> {
+    pub live: &'a Live,
+    /// Folder for relative paths in configurations, when the operator named one.
+    pub prefix: &'a std::path::Path,
+}
+
+/// Builds an instance from its plan; the error text says which field and what is allowed.
+pub type LinkPlugin = fn(&Arc<InstancePlan>, &LinkContext<'_>) -> Result<Arc<dyn Plugin>, String>;
+
+/// One line of the plugin table.
+pub struct PluginEntry {
+    pub info: PluginInfo,
+    pub link: LinkPlugin,
+}
+
+/// Turns faults into responses and exchanges into log entries, in a dialect's shapes.
+pub trait Renderer: Send + Sync {
+    /// The response for a fault. Must not fail.
+    fn fault(&self, fault: &Fault, exchange: &Exchange) -> LocalResponse;
+
+    /// The fault for a request that matched no route.
+    fn unrouted(&self, exchange: &Exchange) -> Fault;
+
+    /// The fault for a request whose route leads nowhere.
+    fn unforwarded(&self, exchange: &Exchange) -> Fault;
+
+    /// The fault when no endpoint can be chosen.
+    fn no_endpoint(&self, reason: &NoEndpoint) -> Fault;
+
+    /// One access log line in the dialect's form, appended without line end.
+    fn log_entry(&self, exchange: &Exchange, into: &mut Vec<u8>);
+}

@@ -1,0 +1,64 @@
+//! What survives a configuration swap: counters, endpoint health, caches, metrics.
+//!
+//! Configuration is replaced, state is handed over. A state is kept under its type and a stable key for as long as some
+//! snapshot uses it; the next snapshot that asks for the same key gets the same state.
+
+use std::any::{Any, TypeId};
+use std::sync::{Arc, Weak};
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+
+/// Entries looked at before dead ones are swept out.
+const SWEEP_EVERY: usize = 1024;
+
+type Key = (TypeId, String);
+
+/// The pool of shared states.
+#[derive(Default)]
+pub struct Live {
+    states: Mutex<AHashMap<Key, Weak<dyn Any + Send + Sync>>>,
+}
+
+impl Live {
+    /// The state kept under `key`, or a new one. It lives as long as the returned `Arc` and its clones.
+    pub fn keep<T, F>(&self, key: impl Into<String>, make: F) -> Arc<T>
+    where
+        T: Any + Send + Sync,
+        F: FnOnce() -> T,
+    {
+        let key = (TypeId::of::<T>(), key.into());
+        let mut states = self.states.lock();
+        if let Some(state) = states.get(&key).and_then(Weak::upgrade)
+            && let Ok(state) = state.downcast::<T>()
+        {
+            return state;
+        }
+        if states.len() % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            states.retain(|_, state| state.strong_count() > 0);
+        }
+        let state = Arc::new(make());
+        let shared: Arc<dyn Any + Send + Sync> = state.clone();
+        states.insert(key, Arc::downgrade(&shared));
+        state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn hands_over_while_used_and_forgets_afterwards() {
+        let live = Live::default();
+        let first = live.keep("route-1", || AtomicU32::new(7));
+        first.fetch_add(1, Ordering::Relaxed);
+        let second = live.keep("route-1", || AtomicU32::new(0));
+        assert_eq!(second.load(Ordering::Relaxed), 8);
+        drop((first, second));
+        let third = live.keep("route-1", || AtomicU32::new(0));
+        assert_eq!(third.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,153 @@
+//! The serving plan linked: header names parsed, constant values built.
+
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::model::serving::ServingPlan;
+
+/// What holds for every request, ready to use.
+pub struct Serving {
+    pub plan: ServingPlan,
+    pub headers: GatewayHeaders,
+    client_address_header: Option<HeaderName>,
+}
+
+/// The gateway's own headers.
+pub struct GatewayHeaders {
+    /// `Server` of the gateway's own responses.
+    pub server: Option<HeaderValue>,
+    /// `Via` for clients and upstreams over HTTP/1.1.
+    pub via_http1: Option<HeaderValue>,
+    /// `Via` over HTTP/2.
+    pub via_http2: Option<HeaderValue>,
+    pub upstream_latency: Option<HeaderName>,
+    pub proxy_latency: Option<HeaderName>,
+    pub response_latency: Option<HeaderName>,
+    pub upstream_status: Option<HeaderName>,
+    pub request_id_downstream: Option<HeaderName>,
+    pub request_id_upstream: Option<HeaderName>,
+    /// The same in its customary spelling, for HTTP/1.1.
+    pub request_id_upstream_title: Box<str>,
+    pub debug: Option<DebugHeaders>,
+}
+
+/// Headers for a client that asks what matched.
+pub struct DebugHeaders {
+    pub asks: HeaderName,
+    pub route_id: HeaderName,
+    pub route_name: HeaderName,
+    pub forward_id: HeaderName,
+    pub forward_name: HeaderName,
+}
+
+impl Serving {
+    /// Links the plan. The error names the header that is no header name.
+    pub fn link(plan: ServingPlan) -> Result<Self, String> {
+        let headers = &plan.headers;
+        let via = |version: &str| -> Result<Option<HeaderValue>, String> {
+            headers
+                .server_token
+                .then(|| value(&format!("{version} {}", headers.product)))
+                .transpose()
+        };
+        let debug = match &headers.debug {
+            None => None,
+            Some(names) => Some(DebugHeaders {
+                asks: name(&names.asks)?,
+                route_id: name(&names.route_id)?,
+                route_name: name(&names.route_name)?,
+                forward_id: name(&names.forward_id)?,
+                forward_name: name(&names.forward_name)?,
+            }),
+        };
+        let linked = GatewayHeaders {
+            server: headers
+                .server_token
+                .then(|| value(&headers.product))
+                .transpose()?,
+            via_http1: via("1.1")?,
+            via_http2: via("2")?,
+            upstream_latency: optional(headers.upstream_latency.as_deref())?,
+            proxy_latency: optional(headers.proxy_latency.as_deref())?,
+            response_latency: optional(headers.response_latency.as_deref())?,
+            upstream_status: optional(headers.upstream_status.as_deref())?,
+            request_id_downstream: optional(headers.request_id_downstream.as_deref())?,
+            request_id_upstream: optional(headers.request_id_upstream.as_deref())?,
+            request_id_upstream_title: headers.request_id_upstream.as_deref().unwrap_or("").into(),
+            debug,
+        };
+        let client_address_header = match &*plan.client_address.header {
+            "" => None,
+            text => Some(name(text)?),
+        };
+        Ok(Self {
+            headers: linked,
+            client_address_header,
+            plan,
+        })
+    }
+
+    /// Are this peer's forwarding headers believed?
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        if self.plan.trusted.is_empty() {
+            return false;
+        }
+        let address = address.to_canonical();
+        self.plan.trusted.iter().any(|net| net.contains(&address))
+    }
+
+    /// The client's address as a trusted peer reports it, or the peer's own.
+    pub fn client_address(&self, peer: IpAddr, headers: &http::HeaderMap) -> IpAddr {
+        let Some(name) = &self.client_address_header else {
+            return peer;
+        };
+        let mut client = peer;
+        // Header lines and list members from last to first: the nearest proxy wrote last.
+        for line in headers.get_all(name).into_iter().rev() {
+            for member in line.as_bytes().rsplit(|b| *b == b',') {
+                let Some(address) = std::str::from_utf8(member).ok().and_then(parse_address) else {
+                    return client;
+                };
+                client = address;
+                if !self.plan.client_address.recursive || !self.trusts(address) {
+                    return client;
+                }
+            }
+        }
+        client
+    }
+
+    /// The port as the world sees it.
+    pub fn external_port(&self, listening: u16) -> u16 {
+        self.plan
+            .port_map
+            .iter()
+            .find(|(_, inside)| *inside == listening)
+            .map_or(listening, |(outside, _)| *outside)
+    }
+}
+
+/// An address with or without port, with or without brackets.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address);
+    }
+    if let Ok(address) = text.parse::<std::net::SocketAddr>() {
+        return Some(address.ip());
+    }
+    text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+fn name(text: &str) -> Result<HeaderName, String> {
+    HeaderName::try_from(text).map_err(|_| format!("'{text}' is not a header name"))
+}
+
+fn optional(text: Option<&str>) -> Result<Option<HeaderName>, String> {
+    text.map(name).transpose()
+}
+
+fn value(text: &str) -> Result<HeaderValue, String> {
+    HeaderValue::try_from(text).map_err(|_| format!("'{text}' is not a header value"))
+}

@@ -1,0 +1,61 @@
+//! The configuration as the engine runs it: linked, immutable, swapped whole.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::model::plan::{CredentialPlan, ForwardPlan, PrincipalPlan, RoutePlan};
+use crate::runtime::contract::Renderer;
+use crate::runtime::directory::Directory;
+use crate::runtime::pipeline::Pipeline;
+use crate::runtime::serving::Serving;
+use crate::runtime::slots::Slots;
+
+/// Everything a request needs, as of one revision. Parts are shared with the snapshots before and after.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// The newest store revision contained.
+    pub revision: u64,
+    pub routes: Slots<Route>,
+    /// Runs for requests without a route.
+    pub global_pipeline: Arc<Pipeline>,
+    pub directory: Directory,
+    pub serving: Arc<Serving>,
+    pub renderer: Arc<dyn Renderer>,
+}
+
+/// A route linked.
+pub struct Route {
+    pub plan: Arc<RoutePlan>,
+    pub pipeline: Arc<Pipeline>,
+    pub forward: Option<Arc<Forward>>,
+}
+
+/// A forward linked.
+pub struct Forward {
+    pub plan: Arc<ForwardPlan>,
+    /// Everything that makes connections of this forward unfit for another one, hashed.
+    pub pool_group: u64,
+}
+
+/// A principal linked.
+pub struct Principal {
+    pub plan: Arc<PrincipalPlan>,
+}
+
+/// A credential linked.
+pub struct Credential {
+    pub plan: Arc<CredentialPlan>,
+}
+
+impl Snapshot {
+    /// The principal with this id.
+    pub fn principal(&self, id: &Uuid) -> Option<&Arc<Principal>> {
+        self.directory.principal(id)
+    }
+
+    /// The credential that this mechanism knows under `key`, not looking at its expiry.
+    pub fn credential(&self, kind: &str, key: &str) -> Option<&Arc<Credential>> {
+        self.directory.credential(kind, key)
+    }
+}
