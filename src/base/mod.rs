@@ -1,4 +1,7 @@
 //! Identifiers, names, PEM, redacted secrets: what every floor may use and nothing else depends on.
 
 pub mod path;
+pub mod pem;
 pub mod secret;
+pub mod self_signed;
+pub mod xxhash;
