@@ -1,0 +1,180 @@
+//! A request as handlers see it: decoded path, decoded query, whole body.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Map, Value};
+
+use super::answer::Answer;
+use super::body::{BODY_BYTES_MAX, Fields, Format, Payload};
+use super::form::parse_form;
+
+/// Longest wait for a whole request body.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The workspace that open source knows; a path may start with it.
+const WORKSPACE: &str = "default";
+
+/// One request.
+#[derive(Debug, Default)]
+pub struct Call {
+    /// The method; `HEAD` arrives here as `GET`.
+    pub method: Method,
+    /// What stood in the placeholders of the endpoint's path, in order, percent-decoded.
+    pub keys: Vec<String>,
+    /// The query arguments, decoded like a form.
+    pub query: Map<String, Value>,
+    pub headers: HeaderMap,
+    pub payload: Payload,
+}
+
+impl Call {
+    /// The key in the placeholder at `index`, counted from zero; empty if the endpoint has fewer.
+    pub fn key(&self, index: usize) -> &str {
+        self.keys.get(index).map_or("", String::as_str)
+    }
+
+    /// A query argument that is a single text.
+    pub fn argument(&self, name: &str) -> Option<&str> {
+        match self.query.get(name) {
+            Some(Value::String(text)) => Some(text),
+            Some(Value::Array(list)) => list.last().and_then(Value::as_str),
+            _ => None,
+        }
+    }
+
+    /// Whether a query argument is switched on: `1`, `true`, `on` or `yes`.
+    pub fn switch(&self, name: &str) -> bool {
+        self.argument(name).is_some_and(is_on)
+    }
+
+    /// The body as fields.
+    pub async fn fields(&self) -> Result<Fields, Answer> {
+        self.payload.fields().await
+    }
+}
+
+/// Whether a text means "on" in a query or form.
+pub fn is_on(text: &str) -> bool {
+    matches!(text, "1" | "true" | "on" | "yes")
+}
+
+/// The segments of a path, percent-decoded; `None` when one is not UTF-8.
+///
+/// A trailing slash is dropped, and so is the name of the one workspace in front of anything.
+pub fn segments(path: &str) -> Option<Vec<String>> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if path.is_empty() {
+        return Some(Vec::new());
+    }
+    let mut segments = path
+        .split('/')
+        .map(|segment| {
+            percent_encoding::percent_decode_str(segment)
+                .decode_utf8()
+                .ok()
+                .map(|text| text.into_owned())
+        })
+        .collect::<Option<Vec<_>>>()?;
+    if segments.len() > 1 && segments.first().is_some_and(|first| first == WORKSPACE) {
+        segments.remove(0);
+    }
+    Some(segments)
+}
+
+/// The query arguments.
+pub fn query(parts: &Parts) -> Result<Map<String, Value>, Answer> {
+    parse_form(parts.uri.query().unwrap_or_default().as_bytes())
+        .map_err(|error| Answer::bad_request(&error.to_string()))
+}
+
+/// Reads the whole body, within limits of size and time.
+pub async fn read_payload(headers: &HeaderMap, body: Body) -> Result<Payload, Answer> {
+    let format = Format::of(headers)?;
+    let announced = headers
+        .get(http::header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
+        return Err(too_large());
+    }
+    let reading = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    match tokio::time::timeout(BODY_PATIENCE, reading).await {
+        Ok(Ok(bytes)) => Ok(Payload { bytes, format }),
+        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Answer::bad_request("the request body ended early")),
+        Err(_) => Err(Answer::message(
+            StatusCode::REQUEST_TIMEOUT,
+            "the request body did not arrive in time",
+        )),
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.to_string() == "length limit exceeded" {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn too_large() -> Answer {
+    Answer::message(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "request body is larger than 10 MiB",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "tests"
+    )]
+    use super::*;
+
+    #[test]
+    fn paths_split_and_decode() {
+        for (path, expected) in [
+            ("/", Some(vec![])),
+            ("/services", Some(vec!["services"])),
+            ("/services/", Some(vec!["services"])),
+            (
+                "/consumers/a%2Fb/key-auth",
+                Some(vec!["consumers", "a/b", "key-auth"]),
+            ),
+            ("/default/services", Some(vec!["services"])),
+            ("/default", Some(vec!["default"])),
+            ("/a//b", Some(vec!["a", "", "b"])),
+            ("/a+b", Some(vec!["a+b"])),
+            ("/%ff", None),
+        ] {
+            let expected = expected.map(|list| list.into_iter().map(str::to_owned).collect());
+            assert_eq!(segments(path), expected, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bodies_have_a_limit() {
+        let headers = HeaderMap::new();
+        let body = Body::from(vec![b'x'; BODY_BYTES_MAX + 1]);
+        assert_eq!(read_payload(&headers, body).await.unwrap_err().status, 413);
+        let mut headers = HeaderMap::new();
+        headers.insert("content-length", "99999999".parse().unwrap());
+        assert_eq!(
+            read_payload(&headers, Body::empty())
+                .await
+                .unwrap_err()
+                .status,
+            413
+        );
+    }
+}
