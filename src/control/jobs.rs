@@ -34,7 +34,8 @@ where
     T: Send + 'static,
     F: FnMut(&mut S, &WriteContext) -> Result<(T, Vec<S::Change>), S::Error> + Send + 'static,
 {
-    pub(super) fn new(operation: F) -> (Box<dyn Job<S>>, oneshot::Receiver<Answer<T, S>>) {
+    /// The job to queue, and where its answer arrives.
+    pub(super) fn queued(operation: F) -> (Box<dyn Job<S>>, oneshot::Receiver<Answer<T, S>>) {
         let (answer, receiver) = oneshot::channel();
         let job = Self {
             operation,

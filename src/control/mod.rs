@@ -11,6 +11,7 @@
 //! Owns the order of these steps and their limits. Refuses to know what an entity means: [`Entities`] is what it asks
 //! of a dialect. Start at [`plane::ControlPlane`], then [`builder::Builder`].
 
+pub mod builder;
 pub mod entities;
 mod jobs;
 pub mod plane;
@@ -18,5 +19,6 @@ pub mod store;
 #[cfg(test)]
 mod toy;
 
+pub use builder::Builder;
 pub use entities::{Change, Entities};
 pub use plane::{ControlPlane, Publication, WriteContext};

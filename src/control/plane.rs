@@ -172,7 +172,7 @@ impl<S: Entities> ControlPlane<S> {
         T: Send + 'static,
         F: FnMut(&mut S, &WriteContext) -> Result<(T, Vec<S::Change>), S::Error> + Send + 'static,
     {
-        let (job, answer) = Write::new(operation);
+        let (job, answer) = Write::queued(operation);
         if self.queue.send(Message::Write(job)).await.is_err() {
             return Err(stopping::<S>());
         }
@@ -185,7 +185,7 @@ impl<S: Entities> ControlPlane<S> {
         T: Send + 'static,
         F: FnMut(&mut S, &WriteContext) -> Result<(T, Vec<S::Change>), S::Error> + Send + 'static,
     {
-        let (job, answer) = Write::new(operation);
+        let (job, answer) = Write::queued(operation);
         if self.queue.blocking_send(Message::Write(job)).is_err() {
             return Err(stopping::<S>());
         }

@@ -118,33 +118,28 @@ fn a_panicking_write_is_a_failure_and_the_next_one_works() {
     assert_eq!(plane.read().text(1), None);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn writes_that_wait_share_a_commit() {
+#[test]
+fn writes_that_wait_share_a_commit() {
     let store = Gated::new();
     let (plane, _published) = plane(store.clone());
-    let plane = Arc::new(plane);
     let gate = store.gate.lock();
-    let write = |id: u128| {
-        let plane = plane.clone();
-        async move {
-            let written = plane.write(move |toys, _| Ok(((), toys.set(id, "x")?)));
-            written.await.unwrap().1
+    let revisions: Vec<u64> = std::thread::scope(|scope| {
+        let write = |id: u128| set(&plane, id, "x").unwrap();
+        let first = scope.spawn(move || write(0));
+        // The first commit hangs at the gate; the rest gathers behind it.
+        while store.commits.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
         }
-    };
-    let first = tokio::spawn(write(0));
-    // The first commit hangs at the gate; the rest gathers behind it.
-    while store.commits.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
-    let rest: Vec<_> = (1..=20).map(|id| tokio::spawn(write(id))).collect();
-    while plane.queue.capacity() > QUEUE_MAX - 20 {
-        tokio::task::yield_now().await;
-    }
-    drop(gate);
-    assert_eq!(first.await.unwrap(), 1);
-    for write in rest {
-        assert_eq!(write.await.unwrap(), 2);
-    }
+        let rest: Vec<_> = (1..=20).map(|id| scope.spawn(move || write(id))).collect();
+        while plane.queue.capacity() > QUEUE_MAX - 20 {
+            std::thread::yield_now();
+        }
+        drop(gate);
+        let all = std::iter::once(first).chain(rest);
+        all.map(|write| write.join().unwrap()).collect()
+    });
+    assert_eq!(revisions[0], 1);
+    assert_eq!(revisions[1..], [2; 20]);
     assert_eq!(store.commits.load(Ordering::SeqCst), 2);
     assert_eq!(plane.read().0.len(), 21);
 }

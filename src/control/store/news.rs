@@ -56,10 +56,13 @@ impl Watch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchEnded;
 
+/// Where one watcher's news go, and whether it missed some.
+type Watcher = (SyncSender<News>, Arc<Mutex<bool>>);
+
 /// The store's end: everyone who watches.
 #[derive(Debug, Default)]
 pub(super) struct Announcer {
-    watchers: Mutex<Vec<(SyncSender<News>, Arc<Mutex<bool>>)>>,
+    watchers: Mutex<Vec<Watcher>>,
 }
 
 impl Announcer {

@@ -111,6 +111,7 @@ fn one_process_owns_a_prefix_until_it_hands_over() {
 
 #[test]
 fn refuses_what_it_cannot_read_and_says_what_to_do() {
+    type Prepare = fn(&Path);
     let garbage = |path: &Path| std::fs::write(path, "not a database at all ".repeat(99)).unwrap();
     let foreign = |path: &Path| {
         let connection = Connection::open(path).unwrap();
@@ -125,10 +126,11 @@ fn refuses_what_it_cannot_read_and_says_what_to_do() {
             .execute("UPDATE meta SET value = 99 WHERE key = 'format'", [])
             .unwrap();
     };
-    let cases: [(&str, &dyn Fn(&Path)); 3] = [
-        ("damaged", &garbage),
-        ("not a store of this program", &foreign),
-        ("has store format 99, this program reads up to 1", &newer),
+
+    let cases: [(&str, Prepare); 3] = [
+        ("damaged", garbage),
+        ("not a store of this program", foreign),
+        ("has store format 99, this program reads up to 1", newer),
     ];
     for (expected, prepare) in cases {
         let prefix = tempfile::tempdir().unwrap();
