@@ -1,0 +1,14 @@
+//! End to end: the real binary, real connections, scripted and real counterparts.
+//!
+//! One module for each topic; each test is a sentence about what a client sees. `harness` has the parts.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod harness;
+
+mod newcomer;
