@@ -143,6 +143,19 @@ pub struct PluginEntry {
     pub link: LinkPlugin,
 }
 
+/// Why a request's protocol does not fit the route that it matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolProblem {
+    /// Plain text on a route that accepts only TLS; answered with this status, 426 or a redirect.
+    NeedsTls { status: u16 },
+    /// Not gRPC's media type on a gRPC route.
+    NotGrpc,
+    /// HTTP/1.x on a gRPC route.
+    NeedsHttp2,
+    /// Plain text on a route that accepts only gRPC over TLS.
+    GrpcNeedsTls,
+}
+
 /// Turns faults into responses and exchanges into log entries, in a dialect's shapes.
 pub trait Renderer: Send + Sync {
     /// The response for a fault. Must not fail.
@@ -153,6 +166,9 @@ pub trait Renderer: Send + Sync {
 
     /// The fault for a request whose route leads nowhere.
     fn unforwarded(&self, exchange: &Exchange) -> Fault;
+
+    /// The response to a request whose protocol its route does not accept.
+    fn wrong_protocol(&self, problem: &ProtocolProblem, exchange: &Exchange) -> LocalResponse;
 
     /// The fault when no endpoint can be chosen.
     fn no_endpoint(&self, reason: &NoEndpoint) -> Fault;
