@@ -1,3 +1,5 @@
 //! The Kong dialect: entities, their schemas and checks, declarative documents, compilation.
 
+pub mod entities;
+pub mod entity_set;
 pub mod error;

@@ -11,7 +11,7 @@ impl Record {
     /// ones with their default if they are required. Unknown fields stay at the end, for `validate` to refuse.
     /// Values of the wrong type are left as they are.
     pub fn fill(&self, mut given: Map<String, Value>) -> Map<String, Value> {
-        self.take_aliases(&mut given);
+        self.move_aliases(&mut given);
         let mut filled = Map::with_capacity(self.fields.len());
         for field in &self.fields {
             let value = given.remove(field.name.as_ref());
@@ -22,7 +22,7 @@ impl Record {
     }
 
     /// Moves values given under former names to where they belong; the present name wins when both are given.
-    fn take_aliases(&self, given: &mut Map<String, Value>) {
+    pub fn move_aliases(&self, given: &mut Map<String, Value>) {
         for alias in &self.aliases {
             let Some(value) = given.shift_remove(alias.name) else {
                 continue;
