@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use memchr::memmem;
 use regex::bytes::Regex;
@@ -27,12 +28,12 @@ pub trait Fields {
 }
 
 /// The part of the path that an expression matched: what Kong's `route.strip_path` removes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathMatch<R> {
+#[derive(Debug, Clone)]
+pub struct PathMatch<'x> {
     /// Where it stands in the path.
     pub range: Range<usize>,
     /// The regex that matched, where it was one.
-    pub regex: Option<R>,
+    pub regex: Option<&'x Arc<Regex>>,
     /// The regex saw the lower-cased path.
     pub lower: bool,
 }
@@ -40,17 +41,13 @@ pub struct PathMatch<R> {
 impl Expression {
     /// `None` when the expression is false; otherwise the part of the path that the last true predicate on `http.path`
     /// matched: the constant of `==` and `^=`, or the match of `~`.
-    pub fn matches<F: Fields>(&self, fields: &F) -> Option<Option<PathMatch<&Regex>>> {
+    pub fn matches<F: Fields>(&self, fields: &F) -> Option<Option<PathMatch<'_>>> {
         let mut found = None;
         holds(&self.root, fields, &mut found).then_some(found)
     }
 }
 
-fn holds<'x, F: Fields>(
-    node: &'x Node,
-    fields: &F,
-    found: &mut Option<PathMatch<&'x Regex>>,
-) -> bool {
+fn holds<'x, F: Fields>(node: &'x Node, fields: &F, found: &mut Option<PathMatch<'x>>) -> bool {
     match node {
         Node::All(parts) => parts.iter().all(|part| holds(part, fields, found)),
         Node::Any(parts) => parts.iter().any(|part| holds(part, fields, found)),
@@ -66,7 +63,7 @@ fn holds<'x, F: Fields>(
 fn predicate_holds<'x, F: Fields>(
     predicate: &'x Predicate,
     fields: &F,
-    found: &mut Option<PathMatch<&'x Regex>>,
+    found: &mut Option<PathMatch<'x>>,
 ) -> bool {
     let field = &predicate.field;
     match &predicate.test {
@@ -136,7 +133,7 @@ fn path_holds<'x>(
     lower: bool,
     test: &'x TextTest,
     path: &[u8],
-    found: &mut Option<PathMatch<&'x Regex>>,
+    found: &mut Option<PathMatch<'x>>,
 ) -> bool {
     let matched = match test {
         TextTest::Equals(text) | TextTest::StartsWith(text) => {

@@ -24,6 +24,7 @@ mod parse;
 pub mod pattern;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use regex::bytes::Regex;
@@ -74,7 +75,8 @@ enum TextTest {
     StartsWith(Box<[u8]>),
     EndsWith(Box<[u8]>),
     Contains(Box<[u8]>),
-    Matches(Regex),
+    /// Shared, because whoever learns of a match may want its groups long after.
+    Matches(Arc<Regex>),
 }
 
 #[derive(Debug, Clone, Copy)]

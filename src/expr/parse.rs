@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -446,7 +447,7 @@ fn check(
     }
     match (operator, literal) {
         (Operator::Matches, Literal::Text(regex)) if kind == Kind::Text => pattern::compile(&regex)
-            .map(|regex| Test::Text(TextTest::Matches(regex)))
+            .map(|regex| Test::Text(TextTest::Matches(Arc::new(regex))))
             .map_err(Mismatch::Regex),
         (Operator::Matches, _) => Err(Mismatch::Types(REGEX_NEEDS_TEXT)),
         (Operator::In, Literal::Network(network)) if kind == Kind::Address => {
