@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use regex::bytes::Regex;
 
+use crate::expr::lowered;
+
 /// The part of the path that matched, and the expression that did, if any.
 #[derive(Debug, Clone, Default)]
 pub struct MatchedPath {
     length: Option<usize>,
     pattern: Option<Arc<Regex>>,
+    lowered: bool,
 }
 
 /// What a regular expression captured: `(number, name, text)`, numbered from 1. Groups that took no part are left out.
@@ -20,7 +23,18 @@ pub struct Captures {
 impl MatchedPath {
     /// `length`: bytes of the path that matched; `None` when the route has no path condition.
     pub fn new(length: Option<usize>, pattern: Option<Arc<Regex>>) -> Self {
-        Self { length, pattern }
+        Self {
+            length,
+            pattern,
+            lowered: false,
+        }
+    }
+
+    /// The same, for an expression that saw the lower-cased path.
+    #[must_use]
+    pub fn on_lowered_path(mut self, lowered: bool) -> Self {
+        self.lowered = lowered;
+        self
     }
 
     /// Bytes of the normalised path that matched; `None` when the route has no path condition.
@@ -33,8 +47,17 @@ impl MatchedPath {
         let Some(pattern) = &self.pattern else {
             return Captures::default();
         };
+        if self.lowered {
+            return lowered(path, |path| Captures::of(pattern, path));
+        }
+        Captures::of(pattern, path)
+    }
+}
+
+impl Captures {
+    fn of(pattern: &Regex, path: &[u8]) -> Self {
         let Some(found) = pattern.captures(path) else {
-            return Captures::default();
+            return Self::default();
         };
         let groups = pattern
             .capture_names()
@@ -45,11 +68,9 @@ impl MatchedPath {
                 Some((number, name.map(Box::from), Box::from(text)))
             })
             .collect();
-        Captures { groups }
+        Self { groups }
     }
-}
 
-impl Captures {
     /// The group with this name, or this number in decimal.
     pub fn find(&self, name_or_number: &str) -> Option<&[u8]> {
         let number: Option<usize> = name_or_number.parse().ok();
