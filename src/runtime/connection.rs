@@ -2,10 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Facts of a client connection. Made when it is accepted, shared by its requests.
 #[derive(Debug)]
 pub struct Connection {
+    /// The number of this connection in the process, from 1.
+    pub serial: u64,
+    /// Requests that began on it.
+    pub requests: AtomicU64,
     /// The other end of the TCP connection (or what a PROXY header said).
     pub peer: SocketAddr,
     /// The peer's IP address as text, for headers and logs.
@@ -35,7 +40,10 @@ impl Connection {
     /// A connection whose TLS handshake, if any, is still to come.
     pub fn new(peer: SocketAddr, local: SocketAddr, port: u16, trusted: bool) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
         Self {
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            requests: AtomicU64::new(0),
             peer,
             peer_text: peer.ip().to_string().into(),
             local,

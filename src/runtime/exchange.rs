@@ -7,6 +7,7 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,6 +47,8 @@ pub struct Exchange {
     pub chosen: SmallVec<[Arc<Instance>; 8]>,
     /// What goes upstream instead of what the client sent.
     pub edits: Option<Box<UpstreamEdits>>,
+    /// The request target as sent upstream, for log entries.
+    pub upstream_target: Option<Box<[u8]>>,
     /// The response's head after it was sent, for logging.
     pub response: Option<Box<ResponseHeader>>,
     pub response_source: ResponseSource,
@@ -187,6 +190,7 @@ impl Exchange {
         request_id: RequestId,
         started: Instant,
     ) -> Self {
+        connection.requests.fetch_add(1, Ordering::Relaxed);
         let client_address = connection.peer.ip();
         let secure = connection.is_tls();
         let http2 = request.version == http::Version::HTTP_2;
@@ -206,6 +210,7 @@ impl Exchange {
             identity: Identity::default(),
             chosen: SmallVec::new(),
             edits: None,
+            upstream_target: None,
             response: None,
             response_source: ResponseSource::None,
             status: 0,

@@ -9,6 +9,8 @@ use std::sync::{Arc, Weak};
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
+use crate::runtime::node::Node;
+
 /// Entries looked at before dead ones are swept out.
 const SWEEP_EVERY: usize = 1024;
 
@@ -17,10 +19,16 @@ type Key = (TypeId, String);
 /// The pool of shared states.
 #[derive(Default)]
 pub struct Live {
+    node: Arc<Node>,
     states: Mutex<AHashMap<Key, Weak<dyn Any + Send + Sync>>>,
 }
 
 impl Live {
+    /// This node.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     /// The state kept under `key`, or a new one. It lives as long as the returned `Arc` and its clones.
     pub fn keep<T, F>(&self, key: impl Into<String>, make: F) -> Arc<T>
     where

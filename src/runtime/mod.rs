@@ -3,6 +3,7 @@
 //! Start with [`contract`] (what plugins are) and [`snapshot`] (what the engine runs). Nothing here knows which dialect a
 //! configuration came from.
 
+pub mod clock;
 pub mod connection;
 pub mod contract;
 pub mod directory;
@@ -11,6 +12,7 @@ pub mod fault;
 pub mod live;
 pub mod matched;
 pub mod path;
+pub mod node;
 pub mod pipeline;
 pub mod router;
 pub mod serving;
