@@ -1,3 +1,52 @@
 //! The plugins, one file each, and the one table that lists them.
+//!
+//! A plugin is a file in the folder of the dialect whose configuration it reads, and a line in [`table`]. Mechanisms that
+//! several plugins use (counters, bodies, templates) are in `shared`; they know no configuration schema.
 
 pub mod kong;
+mod shared;
+#[cfg(test)]
+pub(crate) mod test_support;
+
+use crate::model::catalog::Catalog;
+use crate::runtime::contract::PluginEntry;
+
+/// Every plugin of this build, by priority, the first to run first.
+pub fn table() -> Vec<PluginEntry> {
+    vec![
+        kong::correlation_id::entry(),
+        kong::cors::entry(),
+        kong::key_auth::entry(),
+        kong::basic_auth::entry(),
+        kong::ip_restriction::entry(),
+        kong::acl::entry(),
+        kong::rate_limiting::entry(),
+        kong::request_termination::entry(),
+    ]
+}
+
+/// What the dialects may know of the table.
+pub fn catalog() -> Catalog {
+    Catalog::new(table().into_iter().map(|entry| entry.info))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "tests"
+    )]
+
+    use super::*;
+
+    #[test]
+    fn runs_in_the_order_of_the_table() {
+        let priorities: Vec<i32> = table().iter().map(|entry| entry.info.priority).collect();
+        let mut sorted = priorities.clone();
+        sorted.sort_by(|a, b| b.cmp(a));
+        assert_eq!(priorities, sorted);
+        assert_eq!(catalog().iter().count(), priorities.len());
+    }
+}

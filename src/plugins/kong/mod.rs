@@ -1,1 +1,12 @@
-//! Plugins configured as Kong configures them.
+//! Plugins configured as Kong configures them, with Kong's error texts and log entries.
+
+pub mod acl;
+pub mod basic_auth;
+pub mod correlation_id;
+pub mod cors;
+pub mod ip_restriction;
+pub mod key_auth;
+pub mod log_entry;
+pub mod rate_limiting;
+pub mod renderer;
+pub mod request_termination;

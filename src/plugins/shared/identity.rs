@@ -1,0 +1,131 @@
+//! Who calls: attaching a principal to the exchange and telling the upstream in headers.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::headers::{lenient_value, set_request};
+use crate::runtime::exchange::Exchange;
+use crate::runtime::fault::Fault;
+use crate::runtime::snapshot::{Credential, Principal, Snapshot};
+
+const ID: &str = "X-Consumer-ID";
+const CUSTOM_ID: &str = "X-Consumer-Custom-ID";
+const USERNAME: &str = "X-Consumer-Username";
+const CREDENTIAL: &str = "X-Credential-Identifier";
+const ANONYMOUS: &str = "X-Anonymous-Consumer";
+
+/// Attaches an authenticated principal. `identifier` is what the upstream is told about the credential.
+///
+/// Headers of the same names that the client sent are overwritten or removed.
+pub(crate) fn authenticate(
+    exchange: &mut Exchange,
+    principal: Arc<Principal>,
+    credential: Arc<Credential>,
+    identifier: HeaderValue,
+) {
+    attach(exchange, principal);
+    let head = &mut exchange.request;
+    set_request(head, CREDENTIAL, identifier);
+    head.remove_header(ANONYMOUS);
+    exchange.identity.credential = Some(credential);
+}
+
+/// The text of an id as a header value.
+pub(crate) fn id_value(id: &Uuid) -> HeaderValue {
+    let mut buffer = Uuid::encode_buffer();
+    lenient_value(id.hyphenated().encode_lower(&mut buffer).as_bytes())
+}
+
+fn attach(exchange: &mut Exchange, principal: Arc<Principal>) {
+    let head = &mut exchange.request;
+    set_request(head, ID, id_value(&principal.plan.id));
+    for (name, text) in [
+        (CUSTOM_ID, &principal.plan.custom_id),
+        (USERNAME, &principal.plan.username),
+    ] {
+        match text {
+            Some(text) => set_request(head, name, lenient_value(text.as_bytes())),
+            None => {
+                head.remove_header(name);
+            }
+        }
+    }
+    exchange.identity.principal = Some(principal);
+}
+
+/// The principal that stands in for callers who prove nothing, as configured: by id or by user name.
+pub(crate) struct Anonymous {
+    configured: String,
+    id: Option<Uuid>,
+    /// The last answer to a search by name, so that requests do not search.
+    found: Mutex<Option<Found>>,
+}
+
+enum Found {
+    Principal(Arc<Principal>),
+    /// There was none in this revision.
+    Missing(u64),
+}
+
+impl Anonymous {
+    pub(crate) fn new(configured: String) -> Self {
+        Self {
+            id: Uuid::try_parse(&configured).ok(),
+            configured,
+            found: Mutex::new(None),
+        }
+    }
+
+    /// Attaches the stand-in. A stand-in that does not exist is the gateway's fault.
+    pub(crate) fn attach(&self, exchange: &mut Exchange) -> Result<(), Fault> {
+        let Some(principal) = self.principal(&exchange.snapshot) else {
+            return Err(Fault::refuse(
+                http::StatusCode::INTERNAL_SERVER_ERROR,
+                format!(
+                    "anonymous consumer {} is configured but doesn't exist",
+                    self.configured
+                ),
+            ));
+        };
+        attach(exchange, principal);
+        let head = &mut exchange.request;
+        set_request(head, ANONYMOUS, HeaderValue::from_static("true"));
+        head.remove_header(CREDENTIAL);
+        exchange.identity.credential = None;
+        Ok(())
+    }
+
+    fn principal(&self, snapshot: &Snapshot) -> Option<Arc<Principal>> {
+        if let Some(id) = &self.id
+            && let Some(principal) = snapshot.principal(id)
+        {
+            return Some(principal.clone());
+        }
+        let mut found = self.found.lock();
+        match &*found {
+            Some(Found::Principal(known)) => {
+                let present = snapshot.principal(&known.plan.id);
+                if let Some(present) = present
+                    && present.plan.username.as_deref() == Some(&self.configured)
+                {
+                    return Some(present.clone());
+                }
+            }
+            Some(Found::Missing(revision)) if *revision == snapshot.revision => return None,
+            _ => {}
+        }
+        let named = snapshot
+            .directory
+            .principal_named(&self.configured)
+            .filter(|principal| principal.plan.username.as_deref() == Some(&self.configured))
+            .cloned();
+        *found = Some(match &named {
+            Some(principal) => Found::Principal(principal.clone()),
+            None => Found::Missing(snapshot.revision),
+        });
+        named
+    }
+}

@@ -1,0 +1,8 @@
+//! Mechanisms that several plugins use. They know exchanges, never a dialect's configuration.
+
+pub(crate) mod body;
+pub(crate) mod configuration;
+pub(crate) mod headers;
+pub(crate) mod identity;
+pub(crate) mod query;
+pub(crate) mod windows;

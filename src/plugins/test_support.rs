@@ -1,0 +1,322 @@
+//! A small world for plugin tests: principals, credentials, a route, exchanges made by hand.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use pingora_http::RequestHeader;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::base::secret::Secret;
+use crate::model::plan::{
+    CredentialPlan, ForwardPlan, InstancePlan, PathJoining, PipelineKey, PrincipalPlan, Protocol,
+    ProtocolSet, RoutePlan, Scope, UpstreamTlsPlan,
+};
+use crate::model::serving::{
+    AccessLogFormat, ClientAddressPlan, GatewayHeadersPlan, ServingPlan, UpstreamPoolPlan,
+};
+use crate::plugins::kong::renderer::{ErrorTemplates, KongRenderer};
+use crate::runtime::connection::Connection;
+use crate::runtime::contract::{Flow, LinkContext, Plugin, PluginEntry};
+use crate::runtime::directory::Directory;
+use crate::runtime::exchange::{Exchange, RequestBody, RequestId};
+use crate::runtime::live::Live;
+use crate::runtime::pipeline::Pipeline;
+use crate::runtime::serving::Serving;
+use crate::runtime::slots::Slots;
+use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
+
+/// The id of the principal of this name.
+pub(crate) fn principal_id(name: &str) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+}
+
+/// Status and text of a fault; `None` when the flow goes on.
+pub(crate) fn refusal(flow: &Flow) -> Option<(u16, String)> {
+    match flow {
+        Flow::Continue => None,
+        Flow::Fault(fault) => Some((
+            fault.status.as_u16(),
+            fault.message.as_deref().unwrap_or_default().to_owned(),
+        )),
+        Flow::Respond(response) => panic!("answered {}", response.status),
+    }
+}
+
+/// A request to be.
+pub(crate) struct Message {
+    head: RequestHeader,
+    body: RequestBody,
+}
+
+impl Message {
+    pub(crate) fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    pub(crate) fn new(method: &str, target: &str) -> Self {
+        let mut head = RequestHeader::build(method, target.as_bytes(), None).unwrap();
+        head.insert_header("Host", "gateway.test").unwrap();
+        Self {
+            head,
+            body: RequestBody::Absent,
+        }
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.head.append_header(name.to_owned(), value).unwrap();
+        self
+    }
+
+    pub(crate) fn body(mut self, kind: &str, body: &str) -> Self {
+        self.body = RequestBody::Held(Bytes::from(body.to_owned()));
+        self.header("Content-Type", kind)
+            .header("Content-Length", &body.len().to_string())
+    }
+}
+
+/// What a snapshot is made of.
+pub(crate) struct World {
+    pub(crate) live: Live,
+    directory: Directory,
+    route: Arc<Route>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let id = |name: &str| Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes());
+        let forward = Forward {
+            plan: Arc::new(ForwardPlan {
+                id: id("service"),
+                name: Some("shop".into()),
+                protocol: Protocol::Http,
+                cluster: id("cluster"),
+                host: "origin.test".into(),
+                port: 80,
+                path: "/".into(),
+                retries: 5,
+                connect_timeout_ms: 60_000,
+                read_timeout_ms: 60_000,
+                write_timeout_ms: 60_000,
+                tls: UpstreamTlsPlan::default(),
+                description: r#"{"name":"shop"}"#.into(),
+            }),
+            pool_group: 0,
+        };
+        let route = Route {
+            plan: Arc::new(RoutePlan {
+                id: id("route"),
+                name: Some("basket".into()),
+                matchers: Vec::new(),
+                protocols: ProtocolSet::of(&[Protocol::Http]),
+                https_redirect_status: 426,
+                strip_path: true,
+                path_joining: PathJoining::Slash,
+                preserve_host: false,
+                request_buffering: true,
+                response_buffering: true,
+                forward: Some(forward.plan.id),
+                pipeline: PipelineKey::default(),
+                description: r#"{"name":"basket"}"#.into(),
+            }),
+            pipeline: Arc::default(),
+            forward: Some(Arc::new(forward)),
+        };
+        Self {
+            live: Live::default(),
+            directory: Directory::default(),
+            route: Arc::new(route),
+        }
+    }
+
+    pub(crate) fn route(&self) -> Arc<Route> {
+        self.route.clone()
+    }
+
+    pub(crate) fn principal(mut self, name: &str, acl_groups: &[&str]) -> Self {
+        self.directory.put_principal(Arc::new(Principal {
+            plan: Arc::new(PrincipalPlan {
+                id: principal_id(name),
+                username: Some(name.into()),
+                custom_id: None,
+                groups: Vec::new(),
+                acl_groups: acl_groups.iter().map(|group| Arc::from(*group)).collect(),
+                description: json!({"username": name}).to_string().into(),
+            }),
+        }));
+        self
+    }
+
+    pub(crate) fn credential(
+        self,
+        kind: &str,
+        key: &str,
+        principal: &str,
+        secret: Option<&str>,
+    ) -> Self {
+        self.put_credential(kind, key, principal, secret, None)
+    }
+
+    pub(crate) fn expiring_credential(
+        self,
+        kind: &str,
+        key: &str,
+        principal: &str,
+        expires_at: i64,
+    ) -> Self {
+        self.put_credential(kind, key, principal, None, Some(expires_at))
+    }
+
+    fn put_credential(
+        mut self,
+        kind: &str,
+        key: &str,
+        principal: &str,
+        secret: Option<&str>,
+        expires_at: Option<i64>,
+    ) -> Self {
+        self.directory.put_credential(Arc::new(Credential {
+            plan: Arc::new(CredentialPlan {
+                id: principal_id(key),
+                kind: kind.into(),
+                key: Secret::new(key),
+                principal: principal_id(principal),
+                secret: secret.map(Secret::new),
+                expires_at,
+            }),
+        }));
+        self
+    }
+
+    /// Attaches a principal with a credential, as an authentication plugin would.
+    pub(crate) fn authenticate(&self, exchange: &mut Exchange, name: &str) {
+        let principal = exchange.snapshot.principal(&principal_id(name)).unwrap();
+        exchange.identity.principal = Some(principal.clone());
+        exchange.identity.credential = Some(Arc::new(Credential {
+            plan: Arc::new(CredentialPlan {
+                id: principal_id(&format!("{name}'s")),
+                kind: "test".into(),
+                key: Secret::new(name),
+                principal: principal_id(name),
+                secret: None,
+                expires_at: None,
+            }),
+        }));
+    }
+
+    /// An instance's plan, its configuration filled and found valid.
+    pub(crate) fn instance(&self, entry: &PluginEntry, config: Value) -> Arc<InstancePlan> {
+        let (config, errors) = filled(entry, config);
+        assert_eq!(errors, json!({}), "{}", entry.info.name);
+        Arc::new(InstancePlan {
+            id: principal_id(entry.info.name),
+            plugin: entry.info.name.into(),
+            config,
+            scope: Scope::default(),
+        })
+    }
+
+    pub(crate) fn link(&self, entry: PluginEntry, config: Value) -> Arc<dyn Plugin> {
+        let plan = self.instance(&entry, config);
+        self.try_link(&entry, &plan).unwrap()
+    }
+
+    pub(crate) fn try_link(
+        &self,
+        entry: &PluginEntry,
+        plan: &Arc<InstancePlan>,
+    ) -> Result<Arc<dyn Plugin>, String> {
+        let context = LinkContext {
+            live: &self.live,
+            prefix: Path::new("."),
+        };
+        (entry.link)(plan, &context)
+    }
+
+    /// The complaints about a configuration.
+    pub(crate) fn refused(&self, entry: PluginEntry, config: Value) -> Value {
+        let (_, errors) = filled(&entry, config);
+        errors
+    }
+
+    /// An exchange that has matched the one route, at its access phase.
+    pub(crate) fn exchange(&self, message: Message) -> Exchange {
+        let snapshot = Arc::new(Snapshot {
+            revision: 1,
+            routes: Slots::default(),
+            global_pipeline: Arc::new(Pipeline::default()),
+            directory: self.directory.clone(),
+            serving: Arc::new(Serving::link(serving()).unwrap()),
+            renderer: Arc::new(KongRenderer::new(
+                ErrorTemplates::default(),
+                "text/plain",
+                "w",
+            )),
+        });
+        let connection = Connection::new(
+            "192.0.2.1:40000".parse().unwrap(),
+            "192.0.2.9:8000".parse().unwrap(),
+            8000,
+            false,
+        );
+        let mut exchange = Exchange::new(
+            snapshot,
+            Arc::new(connection),
+            Box::new(message.head),
+            RequestId::from_bits(7),
+            Instant::now(),
+        );
+        exchange.request_body = message.body;
+        exchange.route = Some(self.route());
+        exchange
+    }
+}
+
+fn filled(entry: &PluginEntry, config: Value) -> (Value, Value) {
+    let Value::Object(config) = config else {
+        panic!("a configuration is an object");
+    };
+    let config = Value::Object(entry.info.config.fill(config));
+    let Value::Object(instance) = json!({"config": config}) else {
+        panic!("an instance is an object");
+    };
+    let errors = entry.info.validate(&instance).into_json();
+    (config, errors)
+}
+
+fn serving() -> ServingPlan {
+    ServingPlan {
+        trusted: Vec::new(),
+        client_address: ClientAddressPlan {
+            header: "x-real-ip".into(),
+            recursive: false,
+        },
+        request_headers_max: 100,
+        response_headers_max: 100,
+        query_arguments_max: 100,
+        request_body_bytes_max: 0,
+        held_body_bytes_max: 1 << 20,
+        client_idle_seconds: 65,
+        client_requests_max: 10_000,
+        upstream_pool: UpstreamPoolPlan {
+            idle_per_peer_max: 512,
+            requests_max: 10_000,
+            idle_seconds: 60,
+        },
+        headers: GatewayHeadersPlan::default(),
+        error_type: "text/plain".into(),
+        trust_anchors: "".into(),
+        client_certificate: None,
+        port_map: Vec::new(),
+        access_log: AccessLogFormat::Combined,
+    }
+}
