@@ -1,0 +1,3 @@
+//! Entities to plan: what the Kong dialect means, written in the plan's words. Pure.
+
+pub mod route;

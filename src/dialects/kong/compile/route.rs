@@ -1,0 +1,709 @@
+//! What a route matches: a [`Route`] becomes [`MatcherPlan`]s under one of the three router flavours.
+//!
+//! Owns Kong's matching quirks and its precedence numbers, so that the router below needs to know neither. Of the
+//! precedence it computes what Kong calls `strict`: the documented bit layout, without the overflow of the open build.
+//! Start with [`compile_matchers`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::dialects::kong::entities::{
+    AddressMatch, Protocol as RouteProtocol, Route, RouterFlavor,
+};
+use crate::model::route::{
+    AddressPattern, ExpressionText, HeaderCondition, HostPattern, HostReading, MatcherPlan,
+    NamePattern, PathCondition, Precedence, Protocol, ProtocolSet, ValuePattern,
+};
+use crate::model::{Diagnostic, SourceRef};
+
+/// Compiles what a route matches. The route as a whole is refused when a part of it cannot be expressed: a route that
+/// ignored a condition would take requests that are not meant for it.
+pub fn compile_matchers(
+    route: &Route,
+    flavor: RouterFlavor,
+) -> Result<Vec<MatcherPlan>, Diagnostic> {
+    let stream = is_stream(route);
+    if flavor == RouterFlavor::Expressions
+        && let Some(text) = route.expression.as_deref()
+    {
+        let plan = MatcherPlan {
+            precedence: precedence(route, EXPRESSIONS_FIRST | route.priority.unwrap_or(0), 0, 0),
+            protocols: protocols_asked_for(route),
+            expression: Some(ExpressionText {
+                text: text.to_owned(),
+                stream,
+            }),
+            ..MatcherPlan::default()
+        };
+        return Ok(vec![plan]);
+    }
+    let common = MatcherPlan {
+        protocols: match flavor {
+            RouterFlavor::Expressions => protocols_asked_for(route),
+            _ => ProtocolSet::default(),
+        },
+        hosts: list(&route.hosts)
+            .iter()
+            .map(|host| HostPattern::parse(host))
+            .collect(),
+        host_reading: match flavor {
+            RouterFlavor::Traditional => HostReading::SchemePort,
+            _ => HostReading::ListeningPort,
+        },
+        headers: headers(route, flavor),
+        methods: list(&route.methods).to_vec(),
+        snis: snis(route, flavor)?,
+        snis_waived_for: snis_waived_for(route, flavor),
+        sources: addresses(route, "sources", &route.sources)?,
+        destinations: addresses(route, "destinations", &route.destinations)?,
+        ..MatcherPlan::default()
+    };
+    Ok(match flavor {
+        RouterFlavor::Traditional => traditional(route, &common),
+        _ if stream => vec![MatcherPlan {
+            precedence: precedence(route, stream_rank(route), 0, 0),
+            ..common
+        }],
+        _ => compatible(route, &common),
+    })
+}
+
+/// The top byte of an expression's rank: it beats every route that is written in fields.
+const EXPRESSIONS_FIRST: u64 = 0xFF << 56;
+/// Precedences count at most this many header names.
+const HEADER_NAMES_MAX: usize = 255;
+/// Precedences distinguish plain paths up to this length: 19 bits.
+const PATH_LENGTH_MAX: usize = (1 << 19) - 1;
+
+fn precedence(route: &Route, rank: u64, detail: u64, ordinal: usize) -> Precedence {
+    Precedence {
+        rank,
+        detail,
+        created_at: route.created_at,
+        id: route.id,
+        ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
+    }
+}
+
+/// `traditional_compatible`: one matcher for the regex paths, one for the plain paths of each length.
+fn compatible(route: &Route, common: &MatcherPlan) -> Vec<MatcherPlan> {
+    let regexes: Vec<String> = list(&route.paths)
+        .iter()
+        .filter_map(|path| path.strip_prefix('~'))
+        .map(compatible_regex)
+        .collect();
+    let mut by_length: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for path in list(&route.paths)
+        .iter()
+        .filter(|path| !path.starts_with('~'))
+    {
+        by_length.entry(path.len()).or_default().push(path.clone());
+    }
+    let base = kinds(route).number() << 61
+        | u64::from(has_only_plain_hosts(route)) << 60
+        | bounded(common.headers.len(), HEADER_NAMES_MAX) << 52;
+    let mut groups = Vec::new();
+    if !regexes.is_empty() {
+        groups.push((
+            base | 1 << 51 | u64::from(regex_priority(route)) << 19,
+            PathCondition::Regexes(regexes),
+        ));
+    }
+    for (length, paths) in by_length.into_iter().rev() {
+        groups.push((
+            base | bounded(length, PATH_LENGTH_MAX),
+            PathCondition::Prefixes(paths),
+        ));
+    }
+    if groups.is_empty() {
+        groups.push((base, PathCondition::Any));
+    }
+    groups
+        .into_iter()
+        .enumerate()
+        .map(|(ordinal, (rank, paths))| MatcherPlan {
+            precedence: precedence(route, rank, 0, ordinal),
+            paths,
+            ..common.clone()
+        })
+        .collect()
+}
+
+/// The anchor stands in front of the text as it is: in `/a|/b` only the first alternative is anchored, as in Kong. The
+/// named groups are rewritten wherever `?<` occurs, as Kong does it.
+fn compatible_regex(text: &str) -> String {
+    format!("^{}", text.replace("?<", "?P<"))
+}
+
+/// `traditional`: one matcher for every path.
+fn traditional(route: &Route, common: &MatcherPlan) -> Vec<MatcherPlan> {
+    let kinds = kinds(route);
+    let hosts = &common.hosts;
+    let mut submatch = 0;
+    if hosts
+        .iter()
+        .any(|host| host.name.is_wildcard() && host.port.is_some())
+    {
+        submatch |= 4;
+    }
+    if has_only_plain_hosts(route) {
+        submatch |= 2;
+    }
+    let rank = |submatch: u64| {
+        kinds.number() << 18
+            | kinds.bits() << 11
+            | submatch << 8
+            | bounded(common.headers.len(), HEADER_NAMES_MAX)
+    };
+    let matcher = |ordinal: usize, path: &str| match path.strip_prefix('~') {
+        Some(regex) => MatcherPlan {
+            precedence: precedence(
+                route,
+                rank(submatch | 1),
+                u64::from(regex_priority(route)) << 32,
+                ordinal,
+            ),
+            paths: PathCondition::Regexes(vec![format!("{}^(?:{regex})", ascii_flag(regex))]),
+            ..common.clone()
+        },
+        None => MatcherPlan {
+            precedence: precedence(
+                route,
+                rank(submatch),
+                bounded(path.len(), PATH_LENGTH_MAX),
+                ordinal,
+            ),
+            paths: PathCondition::Prefixes(vec![path.to_owned()]),
+            ..common.clone()
+        },
+    };
+    match list(&route.paths) {
+        [] => vec![MatcherPlan {
+            precedence: precedence(route, rank(submatch), 0, 0),
+            ..common.clone()
+        }],
+        paths => paths
+            .iter()
+            .enumerate()
+            .map(|(ordinal, path)| matcher(ordinal, path))
+            .collect(),
+    }
+}
+
+/// PCRE's classes know ASCII only, and its dot takes any byte. Patterns that name other characters need the flag off.
+fn ascii_flag(regex: &str) -> &'static str {
+    let names_others = !regex.is_ascii()
+        || ["\\p", "\\P", "\\x", "\\u", "\\U"]
+            .iter()
+            .any(|word| regex.contains(word));
+    if names_others { "" } else { "(?-u)" }
+}
+
+/// The kinds of attribute that a route uses.
+#[derive(Clone, Copy)]
+struct Kinds {
+    hosts: bool,
+    headers: bool,
+    paths: bool,
+    methods: bool,
+    snis: bool,
+    sources: bool,
+    destinations: bool,
+}
+
+fn kinds(route: &Route) -> Kinds {
+    Kinds {
+        hosts: !list(&route.hosts).is_empty(),
+        headers: given_headers(route).next().is_some(),
+        paths: !list(&route.paths).is_empty(),
+        methods: !list(&route.methods).is_empty(),
+        snis: !list(&route.snis).is_empty(),
+        sources: !list(&route.sources).is_empty(),
+        destinations: !list(&route.destinations).is_empty(),
+    }
+}
+
+impl Kinds {
+    /// The `traditional` category: among routes with equally many kinds, hosts beat headers beat paths and so on.
+    fn bits(self) -> u64 {
+        [
+            self.hosts,
+            self.headers,
+            self.paths,
+            self.methods,
+            self.snis,
+            self.sources,
+            self.destinations,
+        ]
+        .into_iter()
+        .fold(0, |bits, present| bits << 1 | u64::from(present))
+    }
+
+    fn number(self) -> u64 {
+        u64::from(self.bits().count_ones())
+    }
+}
+
+/// The rank of a stream route: server name, or both ends; then how precisely the ends are named.
+fn stream_rank(route: &Route) -> u64 {
+    let kinds = kinds(route);
+    let precision = |ends: &[AddressMatch]| {
+        ends.iter().fold(0, |bits, end| {
+            let address = match &end.ip {
+                None => 0,
+                Some(ip) if ip.contains('/') => 1,
+                Some(_) => 8,
+            };
+            bits | address | if end.port.is_some() { 4 } else { 0 }
+        })
+    };
+    u64::from(kinds.snis || (kinds.sources && kinds.destinations)) << 61
+        | precision(list(&route.sources)) << 4
+        | precision(list(&route.destinations))
+}
+
+/// `regex_priority` in 32 bits, in its own order: it may be negative.
+fn regex_priority(route: &Route) -> u32 {
+    let low = i64::from(i32::MIN);
+    let priority = route
+        .regex_priority
+        .unwrap_or(0)
+        .clamp(low, i64::from(i32::MAX));
+    u32::try_from(priority - low).unwrap_or(u32::MAX)
+}
+
+fn bounded(number: usize, max: usize) -> u64 {
+    u64::try_from(number.min(max)).unwrap_or(u64::MAX)
+}
+
+fn has_only_plain_hosts(route: &Route) -> bool {
+    let hosts = list(&route.hosts);
+    !hosts.is_empty() && !hosts.iter().any(|host| host.contains('*'))
+}
+
+fn list<T>(values: &Option<Vec<T>>) -> &[T] {
+    values.as_deref().unwrap_or_default()
+}
+
+/// Header conditions; a name without values is none.
+fn given_headers(route: &Route) -> impl Iterator<Item = (&String, &Vec<String>)> {
+    route
+        .headers
+        .iter()
+        .flatten()
+        .filter(|(_, values)| !values.is_empty())
+}
+
+fn headers(route: &Route, flavor: RouterFlavor) -> Vec<HeaderCondition> {
+    let traditional = flavor == RouterFlavor::Traditional;
+    given_headers(route)
+        .map(|(name, values)| HeaderCondition {
+            name: name.to_ascii_lowercase(),
+            dashes_alike: !traditional,
+            values: values
+                .iter()
+                .map(|value| match value.strip_prefix("~*") {
+                    Some(regex) if !traditional => ValuePattern::Regex(regex.to_lowercase()),
+                    Some(regex) if values.len() == 1 => {
+                        ValuePattern::Regex(format!("{}{regex}", ascii_flag(regex)))
+                    }
+                    _ => ValuePattern::Plain(value.to_lowercase()),
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+fn snis(route: &Route, flavor: RouterFlavor) -> Result<Vec<NamePattern>, Diagnostic> {
+    list(&route.snis)
+        .iter()
+        .map(|sni| {
+            let pattern = NamePattern::parse(sni.strip_suffix('.').unwrap_or(sni));
+            match flavor {
+                RouterFlavor::Traditional if pattern.is_wildcard() => Err(problem(
+                    route,
+                    "wildcard-sni",
+                    format!("'snis' has the wildcard name '{sni}', which the router flavour 'traditional' cannot match"),
+                )
+                .with_hint("use a plain name, or the router flavour 'traditional_compatible'")),
+                _ => Ok(pattern),
+            }
+        })
+        .collect()
+}
+
+/// Where there is no handshake to ask, a route that also takes plain text is not held to its server names.
+fn snis_waived_for(route: &Route, flavor: RouterFlavor) -> ProtocolSet {
+    let only = |protocols: &[RouteProtocol]| {
+        route
+            .protocols
+            .iter()
+            .all(|protocol| protocols.contains(protocol))
+    };
+    if list(&route.snis).is_empty() {
+        return ProtocolSet::default();
+    }
+    match flavor {
+        _ if is_stream(route) => match flavor {
+            RouterFlavor::Traditional => ProtocolSet::default(),
+            _ if only(&[RouteProtocol::Tls, RouteProtocol::TlsPassthrough]) => {
+                ProtocolSet::default()
+            }
+            _ => ProtocolSet::from_iter([Protocol::Tcp, Protocol::Udp]),
+        },
+        RouterFlavor::Traditional => ProtocolSet::from_iter([Protocol::Http]),
+        _ if only(&[RouteProtocol::Https]) => ProtocolSet::default(),
+        _ => ProtocolSet::from_iter([Protocol::Http]),
+    }
+}
+
+fn addresses(
+    route: &Route,
+    field: &str,
+    given: &Option<Vec<AddressMatch>>,
+) -> Result<Vec<AddressPattern>, Diagnostic> {
+    list(given)
+        .iter()
+        .map(|end| {
+            let network = match end.ip.as_deref() {
+                None => None,
+                Some(ip) => Some(network(ip).ok_or_else(|| {
+                    problem(
+                        route,
+                        "invalid-address",
+                        format!("'{field}' has '{ip}', which is no address or range"),
+                    )
+                    .with_hint("an IPv4 or IPv6 address, or a range like 10.0.0.0/8")
+                })?),
+            };
+            Ok(AddressPattern {
+                network,
+                port: end.port,
+            })
+        })
+        .collect()
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    match text.contains('/') {
+        true => text.parse::<IpNet>().ok().map(|network| network.trunc()),
+        false => text
+            .parse::<IpAddr>()
+            .ok()
+            .map(|address| IpNet::from(address.to_canonical())),
+    }
+}
+
+/// The flavour `expressions` checks the protocol while matching, but for routes of one secure protocol only: those take
+/// plain text too, and answer it with an upgrade or a redirect.
+fn protocols_asked_for(route: &Route) -> ProtocolSet {
+    match route.protocols.as_slice() {
+        [RouteProtocol::Https | RouteProtocol::Tls | RouteProtocol::TlsPassthrough] => {
+            ProtocolSet::default()
+        }
+        protocols => protocols.iter().map(|protocol| spoken(*protocol)).collect(),
+    }
+}
+
+fn spoken(protocol: RouteProtocol) -> Protocol {
+    match protocol {
+        RouteProtocol::Http | RouteProtocol::Grpc => Protocol::Http,
+        RouteProtocol::Https | RouteProtocol::Grpcs => Protocol::Https,
+        RouteProtocol::Tcp => Protocol::Tcp,
+        RouteProtocol::Tls | RouteProtocol::TlsPassthrough => Protocol::Tls,
+        RouteProtocol::Udp => Protocol::Udp,
+    }
+}
+
+fn is_stream(route: &Route) -> bool {
+    route
+        .protocols
+        .iter()
+        .any(|protocol| !spoken(*protocol).is_http())
+}
+
+fn problem(route: &Route, code: &'static str, message: String) -> Diagnostic {
+    let subject = match &route.name {
+        Some(name) => format!("route \"{name}\""),
+        None => format!("route {}", route.id),
+    };
+    Diagnostic::error(code, SourceRef::subject(subject), message)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "tests"
+    )]
+
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn route(fields: Value) -> Route {
+        let mut all = json!({
+            "id": "00000000-0000-4000-8000-000000000001", "created_at": 1, "updated_at": 1,
+            "protocols": ["http", "https"], "https_redirect_status_code": 426, "regex_priority": 0,
+            "strip_path": true, "path_handling": "v0", "preserve_host": false,
+            "request_buffering": true, "response_buffering": true,
+        });
+        all.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        serde_json::from_value(all).unwrap()
+    }
+
+    fn compiled(fields: Value, flavor: RouterFlavor) -> Vec<MatcherPlan> {
+        compile_matchers(&route(fields), flavor).unwrap()
+    }
+
+    fn greatest(fields: Value, flavor: RouterFlavor) -> Precedence {
+        compiled(fields, flavor)
+            .iter()
+            .map(|plan| plan.precedence)
+            .max()
+            .unwrap()
+    }
+
+    const COMPATIBLE: RouterFlavor = RouterFlavor::TraditionalCompatible;
+    const TRADITIONAL: RouterFlavor = RouterFlavor::Traditional;
+    const EXPRESSIONS: RouterFlavor = RouterFlavor::Expressions;
+
+    #[test]
+    fn each_beats_the_next() {
+        for (flavor, order) in [
+            (
+                COMPATIBLE,
+                vec![
+                    json!({"methods": ["GET"], "hosts": ["a.com"], "headers": {"x": ["1"]}, "paths": ["/"]}),
+                    json!({"hosts": ["a.com"], "paths": ["~/a"]}),
+                    json!({"hosts": ["a.com"], "paths": ["/aaa"]}),
+                    json!({"hosts": ["a.com"], "paths": ["/a"]}),
+                    json!({"hosts": ["a.com"], "methods": ["GET"]}),
+                    json!({"headers": {"x": ["1"], "y": ["1"]}, "paths": ["/a"]}),
+                    json!({"headers": {"x": ["1"]}, "paths": ["/a"]}),
+                    json!({"hosts": ["*.a.com"], "paths": ["/a"]}),
+                    json!({"hosts": ["a.com", "b.com"]}),
+                    json!({"headers": {"x": ["1"]}}),
+                    json!({"paths": ["~/version/\\d+/status/\\d+"], "regex_priority": 6}),
+                    json!({"paths": ["~/status/\\d+"], "regex_priority": 0}),
+                    json!({"paths": ["~/a"], "regex_priority": -1}),
+                    json!({"paths": ["/version"]}),
+                    json!({"paths": ["/v"]}),
+                    json!({"methods": ["GET"]}),
+                ],
+            ),
+            (
+                TRADITIONAL,
+                vec![
+                    json!({"methods": ["GET"], "hosts": ["a.com"], "headers": {"x": ["1"]}, "paths": ["/"]}),
+                    json!({"hosts": ["a.com"], "paths": ["~/a"]}),
+                    json!({"hosts": ["a.com"], "paths": ["/aaa"]}),
+                    json!({"hosts": ["a.com"], "paths": ["/a"]}),
+                    json!({"hosts": ["*.a.com"], "paths": ["~/a"]}),
+                    json!({"hosts": ["*.a.com"], "paths": ["/a"]}),
+                    json!({"hosts": ["a.com"], "methods": ["GET"]}),
+                    json!({"headers": {"x": ["1"], "y": ["1"]}, "paths": ["/a"]}),
+                    json!({"headers": {"x": ["1"]}, "paths": ["/a"]}),
+                    json!({"hosts": ["*.a.com:80"]}),
+                    json!({"hosts": ["a.com"]}),
+                    json!({"hosts": ["*.a.com"]}),
+                    json!({"headers": {"x": ["1"]}}),
+                    json!({"paths": ["~/version/\\d+/status/\\d+"], "regex_priority": 6}),
+                    json!({"paths": ["~/status/\\d+"], "regex_priority": 0}),
+                    json!({"paths": ["/version"]}),
+                    json!({"paths": ["/v"]}),
+                    json!({"methods": ["GET"]}),
+                    json!({"snis": ["a.com"]}),
+                ],
+            ),
+            (
+                EXPRESSIONS,
+                vec![
+                    json!({"expression": "http.path == \"/\"", "priority": 70_368_744_177_663_u64}),
+                    json!({"expression": "http.path == \"/\"", "priority": 1}),
+                    json!({"expression": "http.path == \"/\""}),
+                    json!({"methods": ["GET"], "hosts": ["a.com"], "headers": {"x": ["1"]}, "paths": ["~/"], "snis": ["a"]}),
+                ],
+            ),
+            (
+                COMPATIBLE,
+                vec![
+                    json!({"protocols": ["tls"], "snis": ["a.com"], "sources": [{"port": 1}]}),
+                    json!({"protocols": ["tls"], "snis": ["a.com"]}),
+                    json!({"protocols": ["tcp"], "sources": [{"ip": "1.1.1.1", "port": 1}]}),
+                    json!({"protocols": ["tcp"], "sources": [{"ip": "1.1.1.1"}]}),
+                    json!({"protocols": ["tcp"], "sources": [{"port": 1}]}),
+                    json!({"protocols": ["tcp"], "sources": [{"ip": "1.1.1.0/24"}]}),
+                    json!({"protocols": ["tcp"], "destinations": [{"ip": "1.1.1.1"}]}),
+                ],
+            ),
+        ] {
+            for pair in order.windows(2) {
+                let (better, worse) = (
+                    greatest(pair[0].clone(), flavor),
+                    greatest(pair[1].clone(), flavor),
+                );
+                let better = (better.rank, better.detail);
+                assert!(
+                    better > (worse.rank, worse.detail),
+                    "{flavor:?}: {} must beat {}",
+                    pair[0],
+                    pair[1]
+                );
+            }
+        }
+        let both_ends = json!({"protocols": ["tcp"], "sources": [{"ip": "1.0.0.0/8"}], "destinations": [{"port": 1}]});
+        assert_eq!(greatest(both_ends, COMPATIBLE).rank, 1 << 61 | 1 << 4 | 4);
+    }
+
+    #[test]
+    fn equals_go_to_the_older_then_to_the_higher_id() {
+        let of = |created_at: i64, id: u128| {
+            let id = Uuid::from_u128(id);
+            greatest(
+                json!({"methods": ["GET"], "created_at": created_at, "id": id}),
+                COMPATIBLE,
+            )
+        };
+        assert!(of(1, 1) > of(2, 9));
+        assert!(of(1, 9) > of(1, 1));
+    }
+
+    #[test]
+    fn paths_are_split() {
+        let paths = json!({"paths": ["/a", "~/x/(?<id>\\d+)", "/bb", "/c", "~/y|/z"]});
+        let shape = |flavor| -> Vec<PathCondition> {
+            let mut plans = compiled(paths.clone(), flavor);
+            plans.sort_by(|left, right| right.precedence.cmp(&left.precedence));
+            plans.into_iter().map(|plan| plan.paths).collect()
+        };
+        let prefixes = |texts: &[&str]| {
+            PathCondition::Prefixes(texts.iter().map(|text| (*text).to_owned()).collect())
+        };
+        let regexes = |texts: &[&str]| {
+            PathCondition::Regexes(texts.iter().map(|text| (*text).to_owned()).collect())
+        };
+        assert_eq!(
+            shape(COMPATIBLE),
+            [
+                regexes(&["^/x/(?P<id>\\d+)", "^/y|/z"]),
+                prefixes(&["/bb"]),
+                prefixes(&["/a", "/c"])
+            ]
+        );
+        assert_eq!(
+            shape(TRADITIONAL),
+            [
+                regexes(&["(?-u)^(?:/x/(?<id>\\d+))"]),
+                regexes(&["(?-u)^(?:/y|/z)"]),
+                prefixes(&["/bb"]),
+                prefixes(&["/a"]),
+                prefixes(&["/c"])
+            ]
+        );
+    }
+
+    #[test]
+    fn header_patterns() {
+        let fields =
+            json!({"headers": {"X-Mode": ["Plain", "~*A\\d"], "x_one": ["~*B"], "none": []}});
+        let shown =
+            |flavor| serde_json::to_value(&compiled(fields.clone(), flavor)[0].headers).unwrap();
+        assert_eq!(
+            shown(COMPATIBLE),
+            json!([
+                {"name": "x-mode", "dashes_alike": true, "values": [{"plain": "plain"}, {"regex": "a\\d"}]},
+                {"name": "x_one", "dashes_alike": true, "values": [{"regex": "b"}]},
+            ])
+        );
+        assert_eq!(
+            shown(TRADITIONAL),
+            json!([
+                {"name": "x-mode", "values": [{"plain": "plain"}, {"plain": "~*a\\d"}]},
+                {"name": "x_one", "values": [{"regex": "(?-u)B"}]},
+            ])
+        );
+    }
+
+    #[test]
+    fn server_names() {
+        let waived = |protocols: &[&str], flavor| -> Vec<Protocol> {
+            compiled(json!({"protocols": protocols, "snis": ["a.com."]}), flavor)[0]
+                .snis_waived_for
+                .into()
+        };
+        assert_eq!(waived(&["http", "https"], COMPATIBLE), [Protocol::Http]);
+        assert_eq!(waived(&["https"], COMPATIBLE), []);
+        assert_eq!(waived(&["https"], TRADITIONAL), [Protocol::Http]);
+        assert_eq!(waived(&["tls"], COMPATIBLE), []);
+        assert_eq!(
+            waived(&["tcp", "tls"], COMPATIBLE),
+            [Protocol::Tcp, Protocol::Udp]
+        );
+        assert_eq!(waived(&["tcp", "tls"], TRADITIONAL), []);
+        let plan = &compiled(json!({"snis": ["a.com.", "*.b.com"]}), COMPATIBLE)[0];
+        assert_eq!(
+            plan.snis,
+            [
+                NamePattern::Exact("a.com".to_owned()),
+                NamePattern::Suffix(".b.com".to_owned())
+            ]
+        );
+        let refusal = compile_matchers(
+            &route(json!({"name": "r", "snis": ["*.b.com"]})),
+            TRADITIONAL,
+        )
+        .unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "route \"r\": 'snis' has the wildcard name '*.b.com', which the router flavour 'traditional' cannot match, \
+             use a plain name, or the router flavour 'traditional_compatible'"
+        );
+    }
+
+    #[test]
+    fn protocols_matter_in_expressions_only() {
+        for (protocols, expected) in [
+            (vec!["http", "https"], vec![Protocol::Http, Protocol::Https]),
+            (vec!["http"], vec![Protocol::Http]),
+            (vec!["https"], vec![]),
+            (vec!["grpc"], vec![Protocol::Http]),
+            (vec!["grpcs"], vec![Protocol::Https]),
+            (vec!["tls"], vec![]),
+            (vec!["tcp", "tls"], vec![Protocol::Tcp, Protocol::Tls]),
+        ] {
+            let fields = json!({"protocols": protocols, "expression": "net.src.port == 1"});
+            let asked: Vec<Protocol> = compiled(fields.clone(), EXPRESSIONS)[0].protocols.into();
+            assert_eq!(asked, expected, "{fields}");
+            assert!(
+                compiled(json!({"protocols": protocols}), COMPATIBLE)[0]
+                    .protocols
+                    .is_empty()
+            );
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        let fields = json!({"protocols": ["tcp"], "sources": [{"ip": "10.1.2.3/8", "port": 1}, {"ip": "fd00::1"}]});
+        let shown = serde_json::to_value(&compiled(fields, COMPATIBLE)[0].sources).unwrap();
+        assert_eq!(
+            shown,
+            json!([{"network": "10.0.0.0/8", "port": 1}, {"network": "fd00::1/128"}])
+        );
+        let bad = route(json!({"protocols": ["tcp"], "sources": [{"ip": "10.1"}]}));
+        assert!(
+            compile_matchers(&bad, COMPATIBLE)
+                .unwrap_err()
+                .message
+                .contains("'10.1'")
+        );
+    }
+}
