@@ -17,7 +17,9 @@
 //! | 0 | `base` |
 
 pub mod admin;
+pub mod app;
 pub mod base;
+pub mod cli;
 pub mod control;
 pub mod dialects;
 pub mod engine;

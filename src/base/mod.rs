@@ -1,7 +1,9 @@
 //! Identifiers, names, PEM, redacted secrets: what every floor may use and nothing else depends on.
 
+pub mod diagnostic;
 pub mod path;
 pub mod pem;
 pub mod secret;
 pub mod self_signed;
+pub mod source_ref;
 pub mod xxhash;

@@ -5,7 +5,7 @@ use super::administration::AdminAuth;
 use super::general::Database;
 use super::listen::clash;
 use super::tls::CipherSuite;
-use crate::model::Diagnostic;
+use crate::base::diagnostic::Diagnostic;
 
 /// Adds what is wrong between keys.
 pub(super) fn check(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {

@@ -5,7 +5,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::value::Raw;
-use crate::model::{Diagnostic, SourceRef};
+use crate::base::{diagnostic::Diagnostic, source_ref::SourceRef};
 
 /// How the text is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@ pub mod manual;
 pub mod proxying;
 mod read;
 pub mod suggest;
+pub mod testing;
 pub mod tls;
 pub mod value;
 
@@ -37,8 +38,10 @@ use self::listen::ListenSettings;
 use self::logging::LoggingSettings;
 use self::proxying::ProxyingSettings;
 use self::read::Reader;
+use self::testing::TestingSettings;
 use self::tls::TlsSettings;
-use crate::model::{Diagnostic, SourceRef, diagnostic};
+use crate::base::diagnostic::{self, Diagnostic};
+use crate::base::source_ref::SourceRef;
 
 /// All settings of an instance.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +62,8 @@ pub struct Settings {
     pub logging: LoggingSettings,
     /// Who may administer.
     pub administration: AdministrationSettings,
+    /// Switches for tests.
+    pub testing: TestingSettings,
     origins: BTreeMap<&'static str, SourceRef>,
 }
 
@@ -103,6 +108,10 @@ pub const GROUPS: &[Group] = &[
     Group {
         title: "Administration",
         keys: AdministrationSettings::KEYS,
+    },
+    Group {
+        title: "Tests",
+        keys: TestingSettings::KEYS,
     },
 ];
 
@@ -166,6 +175,7 @@ impl Settings {
         let dns = DnsSettings::read(reader);
         let logging = LoggingSettings::read(reader);
         let administration = AdministrationSettings::read(reader);
+        let testing = TestingSettings::read(reader);
         Some(Self {
             general: general?,
             listen: listen?,
@@ -175,6 +185,7 @@ impl Settings {
             dns: dns?,
             logging: logging?,
             administration: administration?,
+            testing: testing?,
             origins: reader.origins(),
         })
     }
@@ -190,6 +201,7 @@ impl Settings {
         self.dns.show(&mut values);
         self.logging.show(&mut values);
         self.administration.show(&mut values);
+        self.testing.show(&mut values);
         for (name, value) in &mut values {
             if !value.is_null() && all_keys().any(|key| key.name == *name && key.secret) {
                 *value = json!("******");

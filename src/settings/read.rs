@@ -10,7 +10,7 @@ use super::key::Key;
 use super::suggest::nearest;
 use super::value::{Raw, Value};
 use super::{Settings, all_keys};
-use crate::model::{Diagnostic, SourceRef};
+use crate::base::{diagnostic::Diagnostic, source_ref::SourceRef};
 
 /// Our own environment variables begin with this.
 pub const ENVIRONMENT_PREFIX: &str = "SALLYPORT_";

@@ -1,0 +1,27 @@
+//! The program: reads the world outside (files, environment, signals), builds the parts below and ties them together.
+//!
+//! Owns start, stop, reload and upgrade of an instance, and the commands that work without one. The only place where
+//! errors are `anyhow`'s. Refuses to decide anything about requests. Start at [`start::run`].
+
+pub(crate) mod configuration;
+pub(crate) mod documents;
+pub(crate) mod failure;
+pub(crate) mod instance;
+mod logging;
+mod process;
+pub(crate) mod start;
+
+/// The version of Kong whose interfaces are spoken.
+pub const KONG_VERSION: &str = "3.10.0";
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What `sallyport version` prints.
+pub(crate) fn versions(all: bool) -> String {
+    if all {
+        format!("sallyport {VERSION}\nkong: {KONG_VERSION}\npingora: 0.9.1\n")
+    } else {
+        format!("sallyport {VERSION}\n")
+    }
+}

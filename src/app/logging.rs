@@ -1,0 +1,171 @@
+//! The program's own log: text on a terminal, JSON lines otherwise, and a copy in `proxy_error_log`.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::settings::Settings;
+use crate::settings::logging::{LogLevel, LogTarget};
+
+/// Target of events of the level that Kong calls `notice`: more than `info`, less than a warning.
+pub(crate) const NOTICE: &str = "sallyport::notice";
+/// Target of events that are written at every level: scripts wait for them.
+pub(crate) const ALWAYS: &str = "sallyport::always";
+
+/// Changes the log of the running process.
+pub(crate) struct Logging {
+    level: reload::Handle<Targets, Registry>,
+    file: Option<LogFile>,
+}
+
+impl Logging {
+    /// Begins to log. May be called once in a process.
+    pub(crate) fn start(settings: &Settings) -> anyhow::Result<Self> {
+        let (level, handle) = reload::Layer::new(targets(settings.logging.log_level));
+        let prefix = &settings.general.prefix;
+        let file = match &settings.logging.proxy_error_log {
+            LogTarget::File(path) => Some(LogFile::open(prefix, path)?),
+            LogTarget::Off | LogTarget::Stderr | LogTarget::Stdout => None,
+        };
+        // Never coloured: files and pipes are read by programs.
+        let copy = file.clone().map(|file| {
+            tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .with_writer(file)
+        });
+        let stdout = (settings.logging.proxy_error_log == LogTarget::Stdout).then(|| {
+            tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .with_writer(std::io::stdout)
+        });
+        let stderr = if std::io::stderr().is_terminal() {
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .boxed()
+        } else {
+            tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_writer(std::io::stderr)
+                .boxed()
+        };
+        tracing_subscriber::registry()
+            .with(level)
+            .with(stderr)
+            .with(copy)
+            .with(stdout)
+            .try_init()
+            .context("the log cannot be started")?;
+        Ok(Self {
+            level: handle,
+            file,
+        })
+    }
+
+    /// Takes a new level, and opens the file anew: a log rotator may have moved it.
+    pub(crate) fn reload(&self, settings: &Settings) -> anyhow::Result<()> {
+        self.level
+            .reload(targets(settings.logging.log_level))
+            .context("the log level cannot be changed")?;
+        if let Some(file) = &self.file {
+            let path = match &settings.logging.proxy_error_log {
+                LogTarget::File(path) => settings.general.prefix.join(path),
+                LogTarget::Off | LogTarget::Stderr | LogTarget::Stdout => file.path.clone(),
+            };
+            *file.file.lock() = open(&path)?;
+        }
+        Ok(())
+    }
+}
+
+fn targets(level: LogLevel) -> Targets {
+    let (general, notice) = match level {
+        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::DEBUG),
+        LogLevel::Info => (LevelFilter::INFO, LevelFilter::INFO),
+        LogLevel::Notice => (LevelFilter::WARN, LevelFilter::INFO),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
+        LogLevel::Error | LogLevel::Crit | LogLevel::Alert | LogLevel::Emerg => {
+            (LevelFilter::ERROR, LevelFilter::ERROR)
+        }
+    };
+    // What clients and upstreams do wrong is in the access log; Pingora would tell it a second time.
+    let engine = if level == LogLevel::Debug {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::ERROR
+    };
+    Targets::new()
+        .with_default(general)
+        .with_target(NOTICE, notice)
+        .with_target(ALWAYS, LevelFilter::INFO)
+        .with_target("pingora_core", engine)
+        .with_target("pingora_proxy", engine)
+        .with_target("h2", engine)
+        .with_target("hickory_proto", engine)
+        .with_target("hickory_resolver", engine)
+}
+
+/// A log file that can be opened anew while it is written to.
+#[derive(Clone)]
+struct LogFile {
+    path: PathBuf,
+    file: Arc<Mutex<File>>,
+}
+
+impl LogFile {
+    fn open(prefix: &Path, path: &Path) -> anyhow::Result<Self> {
+        let path = prefix.join(path);
+        let file = open(&path)?;
+        Ok(Self {
+            path,
+            file: Arc::new(Mutex::new(file)),
+        })
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<File> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("{}: cannot be made", folder.display()))?;
+    }
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("{}: the log cannot be opened", path.display()))
+}
+
+impl<'a> MakeWriter<'a> for LogFile {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line {
+            file: Arc::clone(&self.file),
+        }
+    }
+}
+
+/// Writes one line.
+struct Line {
+    file: Arc<Mutex<File>>,
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.lock().flush()
+    }
+}
