@@ -1,3 +1,5 @@
 //! Entities to plan: what the Kong dialect means, written in the plan's words. Pure.
 
+pub mod pipeline;
+pub mod principal;
 pub mod route;
