@@ -39,7 +39,7 @@ pub trait Entities: Clone + Default + Send + Sync + 'static {
 /// One entity before and after a write.
 pub trait Change: Clone + Send + Sync + 'static {
     /// What it is, as its dialect names the table.
-    fn kind(&self) -> Arc<str>;
+    fn kind(&self) -> &'static str;
     /// Unique within its kind.
     fn id(&self) -> Uuid;
     /// The new content as compact JSON; `None` when the write deleted it.
@@ -52,7 +52,7 @@ pub trait Change: Clone + Send + Sync + 'static {
 /// Changes of several writes, at most one for each entity.
 #[derive(Debug, Clone)]
 pub struct ChangeSet<C> {
-    changes: BTreeMap<(Arc<str>, Uuid), C>,
+    changes: BTreeMap<(&'static str, Uuid), C>,
 }
 
 impl<C> Default for ChangeSet<C> {
@@ -91,7 +91,7 @@ impl<C: Change> ChangeSet<C> {
         self.changes
             .iter()
             .map(|((kind, id), change)| Edit {
-                kind: kind.clone(),
+                kind: (*kind).into(),
                 id: *id,
                 json: change.json_after(),
             })

@@ -5,12 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::oneshot;
 
 use super::entities::Entities;
-use super::plane::WriteContext;
+use super::plane::Moment;
 
 /// A write that the writer thread runs, perhaps several times, and then answers once.
 pub(super) trait Job<S: Entities>: Send {
     /// Works on `draft`, which the caller throws away when the answer is `None` (refused). Each run starts anew.
-    fn run(&mut self, draft: &mut S, context: &WriteContext) -> Option<Vec<S::Change>>;
+    fn run(&mut self, draft: &mut S, moment: &Moment) -> Option<Vec<S::Change>>;
 
     /// Answers with the result of the last run; `committed` is the revision that contains it.
     fn answer(self: Box<Self>, committed: u64);
@@ -32,7 +32,7 @@ impl<S, T, F> Write<S, T, F>
 where
     S: Entities,
     T: Send + 'static,
-    F: FnMut(&mut S, &WriteContext) -> Result<(T, Vec<S::Change>), S::Error> + Send + 'static,
+    F: FnMut(&mut S, &Moment) -> Result<(T, Vec<S::Change>), S::Error> + Send + 'static,
 {
     /// The job to queue, and where its answer arrives.
     pub(super) fn queued(operation: F) -> (Box<dyn Job<S>>, oneshot::Receiver<Answer<T, S>>) {
@@ -50,11 +50,11 @@ impl<S, T, F> Job<S> for Write<S, T, F>
 where
     S: Entities,
     T: Send,
-    F: FnMut(&mut S, &WriteContext) -> Result<(T, Vec<S::Change>), S::Error> + Send,
+    F: FnMut(&mut S, &Moment) -> Result<(T, Vec<S::Change>), S::Error> + Send,
 {
-    fn run(&mut self, draft: &mut S, context: &WriteContext) -> Option<Vec<S::Change>> {
+    fn run(&mut self, draft: &mut S, moment: &Moment) -> Option<Vec<S::Change>> {
         // A bug in one operation must not take down the thread that serves all writes. The draft is thrown away.
-        let run = AssertUnwindSafe(|| (self.operation)(draft, context));
+        let run = AssertUnwindSafe(|| (self.operation)(draft, moment));
         match catch_unwind(run) {
             Ok(Ok((value, changes))) => {
                 self.result = Some(Ok(value));

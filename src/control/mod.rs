@@ -14,6 +14,7 @@
 pub mod builder;
 pub mod entities;
 mod jobs;
+mod kong;
 pub mod plane;
 pub mod store;
 #[cfg(test)]
@@ -21,4 +22,4 @@ mod toy;
 
 pub use builder::Builder;
 pub use entities::{Change, Entities};
-pub use plane::{ControlPlane, Publication, WriteContext};
+pub use plane::{ControlPlane, Moment, Publication};

@@ -36,12 +36,12 @@ const STOP_RETRY: Duration = Duration::from_millis(1);
 
 /// What an operation may know besides the entities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WriteContext {
+pub struct Moment {
     /// The moment of the write, for time stamps.
     pub now: SystemTime,
 }
 
-impl WriteContext {
+impl Moment {
     /// Milliseconds since 1970.
     pub fn unix_ms(&self) -> i64 {
         let since = self.now.duration_since(SystemTime::UNIX_EPOCH);
@@ -170,7 +170,7 @@ impl<S: Entities> ControlPlane<S> {
     pub async fn write<T, F>(&self, operation: F) -> Answer<T, S>
     where
         T: Send + 'static,
-        F: FnMut(&mut S, &WriteContext) -> Result<(T, Vec<S::Change>), S::Error> + Send + 'static,
+        F: FnMut(&mut S, &Moment) -> Result<(T, Vec<S::Change>), S::Error> + Send + 'static,
     {
         let (job, answer) = Write::queued(operation);
         if self.queue.send(Message::Write(job)).await.is_err() {
@@ -183,7 +183,7 @@ impl<S: Entities> ControlPlane<S> {
     pub fn write_blocking<T, F>(&self, operation: F) -> Answer<T, S>
     where
         T: Send + 'static,
-        F: FnMut(&mut S, &WriteContext) -> Result<(T, Vec<S::Change>), S::Error> + Send + 'static,
+        F: FnMut(&mut S, &Moment) -> Result<(T, Vec<S::Change>), S::Error> + Send + 'static,
     {
         let (job, answer) = Write::queued(operation);
         if self.queue.blocking_send(Message::Write(job)).is_err() {
@@ -344,14 +344,14 @@ impl<S: Entities> Writer<S> {
     fn try_commit(&self, batch: &mut [Box<dyn Job<S>>]) -> Result<u64, String> {
         for _ in 0..CONFLICTS_MAX {
             let base = self.current.load_full();
-            let context = WriteContext {
+            let moment = Moment {
                 now: SystemTime::now(),
             };
             let mut draft = S::clone(&base.entities);
             let mut changes = ChangeSet::default();
             for job in batch.iter_mut() {
                 let mut trial = draft.clone();
-                if let Some(made) = job.run(&mut trial, &context) {
+                if let Some(made) = job.run(&mut trial, &moment) {
                     draft = trial;
                     changes.add(made);
                 }

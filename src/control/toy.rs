@@ -43,8 +43,8 @@ impl Toy {
 }
 
 impl Change for ToyChange {
-    fn kind(&self) -> Arc<str> {
-        "toys".into()
+    fn kind(&self) -> &'static str {
+        "toys"
     }
     fn id(&self) -> Uuid {
         self.id
