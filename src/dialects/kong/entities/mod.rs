@@ -22,6 +22,8 @@ mod target;
 mod upstream;
 mod vault;
 
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::LazyLock;

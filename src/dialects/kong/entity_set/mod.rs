@@ -11,6 +11,10 @@ pub mod read;
 mod resolve;
 pub mod write;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
