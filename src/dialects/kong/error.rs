@@ -126,21 +126,21 @@ impl ErrorCode {
 pub struct ApiError {
     /// Which kind.
     pub code: ErrorCode,
-    /// The name; differs from the code's for [`ErrorCode::InvalidUnique`].
-    pub name: String,
     /// The text for people.
     pub message: String,
     /// What is wrong where; `options` in the answer for [`ErrorCode::InvalidOptions`].
     pub fields: Option<Map<String, Value>>,
+    /// The endpoint key that stands in the name, for [`ErrorCode::InvalidUnique`].
+    unique: Option<Box<str>>,
 }
 
 impl ApiError {
     fn new(code: ErrorCode, message: String, fields: Option<Map<String, Value>>) -> Self {
         Self {
             code,
-            name: code.name().to_owned(),
             message,
             fields,
+            unique: None,
         }
     }
 
@@ -236,7 +236,7 @@ impl ApiError {
     /// Code 10: the value of an endpoint key breaks its own rule.
     pub fn invalid_unique(field: &str, message: impl Into<String>) -> Self {
         let mut error = Self::new(ErrorCode::InvalidUnique, message.into(), None);
-        error.name = format!("invalid unique {field}");
+        error.unique = Some(field.into());
         error
     }
 
@@ -314,6 +314,14 @@ impl ApiError {
         Self::new(ErrorCode::InvalidSyncDeltas, message.into(), None)
     }
 
+    /// The name that stands beside the number.
+    pub fn name(&self) -> String {
+        match &self.unique {
+            Some(field) => format!("{} {field}", self.code.name()),
+            None => self.code.name().to_owned(),
+        }
+    }
+
     /// The HTTP status of the answer.
     pub fn status(&self) -> u16 {
         self.code.status()
@@ -334,7 +342,7 @@ impl ApiError {
             body.insert(name.into(), Value::Object(fields.clone()));
         }
         body.insert("message".into(), Value::from(self.message.as_str()));
-        body.insert("name".into(), Value::from(self.name.as_str()));
+        body.insert("name".into(), Value::from(self.name()));
         Value::Object(body)
     }
 }

@@ -1,5 +1,7 @@
 //! Completing a record: defaults, nulls for what is absent, sets without duplicates, fields in schema order.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{Field, Kind, Record};
@@ -76,14 +78,10 @@ impl Field {
                     .collect(),
             ),
             (Kind::Set(element), Value::Array(list)) => {
-                let mut unique: Vec<Value> = Vec::with_capacity(list.len());
-                for item in list {
-                    let item = element.fill(Some(item));
-                    if !unique.contains(&item) {
-                        unique.push(item);
-                    }
-                }
-                Value::Array(unique)
+                // Compared as texts: a list from outside may be long, and values have no order.
+                let mut seen = HashSet::with_capacity(list.len());
+                let items = list.into_iter().map(|item| element.fill(Some(item)));
+                Value::Array(items.filter(|item| seen.insert(item.to_string())).collect())
             }
             (Kind::Map { values, .. }, Value::Object(map)) => Value::Object(
                 map.into_iter()

@@ -144,8 +144,11 @@ pub struct Field {
     /// All values must come from exactly one of these groups.
     pub exclusive_subsets: Vec<Vec<&'static str>>,
     /// Further rules, in order.
-    pub validators: Vec<fn(&Value) -> Result<(), String>>,
+    pub validators: Vec<Rule>,
 }
+
+/// A rule on a value that is not null; it answers with the message for the client.
+pub type Rule = fn(&Value) -> Result<(), String>;
 
 /// The form of a text: as shown to readers, and as a predicate.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{Field, Kind, Pattern};
+use super::{Field, Kind, Pattern, Rule};
 
 impl Field {
     /// A field of a kind without any rule.
@@ -200,13 +200,8 @@ impl Field {
     }
 
     /// Adds a further rule, which answers with the message for the client.
-    pub fn validated_by(mut self, rule: fn(&Value) -> Result<(), String>) -> Self {
+    pub fn validated_by(mut self, rule: Rule) -> Self {
         self.validators.push(rule);
         self
-    }
-
-    /// Adds a further rule on text; other values are refused by their kind before.
-    pub fn validated_text(self, rule: fn(&Value) -> Result<(), String>) -> Self {
-        self.validated_by(rule)
     }
 }

@@ -39,14 +39,20 @@ pub struct EntityDefinition {
     /// Whether `created_at` and `updated_at` are fractions of seconds.
     pub fraction_times: bool,
     /// Rewrites what the client gave into fields of the schema, before defaults are filled in.
-    pub expand: Option<fn(&mut Map<String, Value>) -> Result<(), FieldErrors>>,
+    pub expand: Option<Expand>,
     /// Computes fields of a filled row; `given` are the fields that the client wrote.
     pub complete: Option<Complete>,
     /// Rules beyond the schema: other entities, plugins, certificates.
     pub verify: Option<Verify>,
     /// Rules on removal beyond links.
-    pub before_delete: Option<fn(&EntitySet, Uuid) -> Result<(), ApiError>>,
+    pub before_delete: Option<BeforeDelete>,
 }
+
+/// Rewrites what a client gave.
+pub type Expand = fn(&mut Map<String, Value>) -> Result<(), FieldErrors>;
+
+/// Refuses the removal of a row that others still need.
+pub type BeforeDelete = fn(&EntitySet, Uuid) -> Result<(), ApiError>;
 
 /// Computes fields of a filled row.
 pub type Complete = fn(&mut Map<String, Value>, given: &Given<'_>, context: &mut WriteContext<'_>);

@@ -38,8 +38,8 @@ pub use certificate::{Certificate, SNIS};
 pub use consumer::Consumer;
 pub use consumer_group::{ConsumerGroup, ConsumerGroupMember};
 pub use definition::{
-    Complete, EntityDefinition, ForeignKey, Given, NestedPath, OnDelete, UniqueSet, Verify,
-    WriteContext,
+    BeforeDelete, Complete, EntityDefinition, Expand, ForeignKey, Given, NestedPath, OnDelete,
+    UniqueSet, Verify, WriteContext,
 };
 pub use key::{Key, KeyPem};
 pub use key_auth_credential::KeyAuthCredential;

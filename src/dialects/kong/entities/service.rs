@@ -86,23 +86,6 @@ pub(super) fn definition(_: RouterFlavor) -> EntityDefinition {
             .described("Sets protocol, host, port and path at once."),
     );
     definition.expand = Some(expand_url);
-    definition.verify = Some(|set, service, _| {
-        let mut errors = FieldErrors::new();
-        let Some(Value::Array(authorities)) = service.get("ca_certificates") else {
-            return errors;
-        };
-        for id in authorities.iter().filter_map(Value::as_str) {
-            let known = Uuid::try_parse(id)
-                .is_ok_and(|id| set.row(EntityKind::CaCertificate, id).is_some());
-            if !known {
-                errors.add(
-                    "ca_certificates",
-                    format!("the following CA certificate does not exist: {id}"),
-                );
-            }
-        }
-        errors
-    });
     definition
 }
 

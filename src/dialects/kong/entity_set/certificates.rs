@@ -1,5 +1,7 @@
 //! The shorthand `snis` of certificates: one write that changes a certificate and its server names together.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -63,7 +65,7 @@ impl EntitySet {
         Ok(names)
     }
 
-    /// Makes the server names of a certificate exactly these.
+    /// Makes the server names of a certificate exactly these, which are sorted.
     pub(super) fn set_snis(
         &mut self,
         written: &mut Written,
@@ -71,17 +73,17 @@ impl EntitySet {
         context: &mut WriteContext<'_>,
     ) -> Result<(), ApiError> {
         let certificate = written.row.id;
-        let present: Vec<(Uuid, String)> = self
+        let present: BTreeMap<String, Uuid> = self
             .children(EntityKind::Sni, "certificate", certificate)
-            .filter_map(|row| Some((row.id, row.fields().get("name")?.as_str()?.to_owned())))
+            .filter_map(|row| Some((row.fields().get("name")?.as_str()?.to_owned(), row.id)))
             .collect();
-        for (id, name) in &present {
-            if !names.contains(name) {
+        for (name, id) in &present {
+            if names.binary_search(name).is_err() {
                 written.changes.extend(self.take(EntityKind::Sni, *id));
             }
         }
         for name in names {
-            if present.iter().any(|(_, held)| held == name) {
+            if present.contains_key(name) {
                 continue;
             }
             let fields = json!({ "name": name, "certificate": { "id": certificate } });

@@ -231,7 +231,7 @@ impl EntitySet {
             .collect()
     }
 
-    /// Takes out every row that has ended by `now_seconds`, with what hangs on it.
+    /// Takes out every row that has ended by `now_seconds`. Nothing hangs on rows of the kinds that end.
     pub fn remove_expired(&mut self, now_seconds: u64) -> Vec<Change> {
         let ended: Vec<(EntityKind, Uuid)> = self
             .expiring

@@ -1,12 +1,14 @@
 //! How paths and links address rows: by id, or by the endpoint key of their kind.
 
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::EntitySet;
-use super::Row;
+use super::index::{linked, positions, unique_value};
+use super::{EntitySet, Row};
 use crate::dialects::kong::entities::{EntityDefinition, EntityKind, normal_target};
 use crate::dialects::kong::error::ApiError;
-use std::sync::Arc;
 
 /// How one row is addressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +63,16 @@ impl EntitySet {
         let Some(scope) = definition.endpoint_key_scope else {
             return self.find_unique(kind, field, name);
         };
-        self.children(kind, scope, parent?)
-            .find(|row| row.fields().get(field).and_then(serde_json::Value::as_str) == Some(name))
+        // The pair of both is a unique set of the kind.
+        let mut fields = Map::new();
+        fields.insert(field.to_owned(), Value::from(name.as_str()));
+        fields.insert(scope.to_owned(), json!({ "id": parent? }));
+        let (position, set) = positions(&definition.unique_sets)
+            .find(|(_, set)| set.fields.contains(&field) && set.fields.contains(&scope))?;
+        let id = self
+            .unique
+            .get(&(kind, position, unique_value(set, &fields)?))?;
+        self.row(kind, *id)
     }
 
     /// The row with this value in a unique field (`custom_id`, `name`, `key`…).
@@ -75,7 +85,7 @@ impl EntitySet {
     /// The certificate that a server name (exactly as written in the SNI) leads to.
     pub fn certificate_of_sni(&self, name: &str) -> Option<&Arc<Row>> {
         let sni = self.find_unique(EntityKind::Sni, "name", name)?;
-        let id = super::index::linked(&sni.fields(), "certificate")?;
+        let id = linked(&sni.fields(), "certificate")?;
         self.row(EntityKind::Certificate, id)
     }
 }

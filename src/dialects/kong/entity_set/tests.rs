@@ -53,7 +53,7 @@ fn put_replaces_whole_rows() {
     let error = world
         .upsert(SERVICE, "a b", json!({"host": "h"}))
         .unwrap_err();
-    assert_eq!(error.name, "invalid unique name");
+    assert_eq!(error.name(), "invalid unique name");
     let error = world
         .upsert(EntityKind::CaCertificate, "x", json!({}))
         .unwrap_err();
@@ -470,4 +470,35 @@ fn changes_replay_elsewhere() {
     assert_eq!(EntitySet::difference(&EntitySet::new(), &restored).len(), 7);
     assert_eq!(restored.links, world.set.links);
     assert!(Row::from_stored(SERVICE, Uuid::nil(), "[]".into()).is_err());
+}
+
+#[test]
+fn an_entity_can_be_checked_alone() {
+    let mut world = World::new();
+    for (kind, given, complaint) in [
+        (
+            ROUTE,
+            json!({"hosts": ["h"], "service": {"name": "nope"}}),
+            None,
+        ),
+        (SERVICE, json!({"url": "http://h"}), None),
+        (
+            ROUTE,
+            json!({"hosts": ["h"], "sources": [{"port": 1}]}),
+            Some(
+                "schema violation (sources: cannot set 'sources' when 'protocols' is 'http' or 'https')",
+            ),
+        ),
+        (
+            EntityKind::Plugin,
+            json!({"name": "key-auth", "config": {"x": 1}}),
+            Some("schema violation (config.x: unknown field)"),
+        ),
+    ] {
+        let outcome =
+            world.write(|_, context| EntitySet::validate_alone(kind, object(given), context));
+        let message = outcome.err().map(|error| error.message);
+        assert_eq!(message.as_deref(), complaint);
+    }
+    assert!(world.set.is_empty());
 }

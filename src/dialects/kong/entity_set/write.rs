@@ -42,6 +42,34 @@ impl EntitySet {
         Ok(written)
     }
 
+    /// Checks what a client would write, by itself: no other row is looked at. Kong: `/schemas/ENTITY/validate`.
+    ///
+    /// # Errors
+    ///
+    /// Code 2.
+    pub fn validate_alone(
+        kind: EntityKind,
+        mut given: Map<String, Value>,
+        context: &mut WriteContext<'_>,
+    ) -> Result<(), ApiError> {
+        let nobody = Self::new();
+        nobody.snis_given(kind, &mut given, None)?;
+        // A link by name leads nowhere here; that somebody wrote one is all that counts.
+        for key in &kind.definition().foreign_keys {
+            if let Some(Value::Object(link)) = given.get_mut(key.field)
+                && !link.contains_key("id")
+                && link
+                    .keys()
+                    .all(|field| key.parent.definition().unique_field(field).is_some())
+            {
+                *link = Map::from_iter([("id".to_owned(), Uuid::nil().to_string().into())]);
+            }
+        }
+        nobody
+            .prepare(kind, None, given, Manner::Whole, context)
+            .map(|_| ())
+    }
+
     /// PUT: makes a row, or replaces the one that is there whole.
     ///
     /// `parent` narrows a key that is unique only within its parent. Kinds that PUT may not make (targets) are code 6
