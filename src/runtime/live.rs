@@ -4,6 +4,7 @@
 //! snapshot uses it; the next snapshot that asks for the same key gets the same state.
 
 use std::any::{Any, TypeId};
+use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 
 use ahash::AHashMap;
@@ -35,20 +36,32 @@ impl Live {
         T: Any + Send + Sync,
         F: FnOnce() -> T,
     {
+        match self.try_keep(key, || Ok::<T, Infallible>(make())) {
+            Ok(state) => state,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`Live::keep`], for states whose making can fail; nothing is kept then.
+    pub fn try_keep<T, E, F>(&self, key: impl Into<String>, make: F) -> Result<Arc<T>, E>
+    where
+        T: Any + Send + Sync,
+        F: FnOnce() -> Result<T, E>,
+    {
         let key = (TypeId::of::<T>(), key.into());
         let mut states = self.states.lock();
         if let Some(state) = states.get(&key).and_then(Weak::upgrade)
             && let Ok(state) = state.downcast::<T>()
         {
-            return state;
+            return Ok(state);
         }
         if states.len() % SWEEP_EVERY == SWEEP_EVERY - 1 {
             states.retain(|_, state| state.strong_count() > 0);
         }
-        let state = Arc::new(make());
+        let state = Arc::new(make()?);
         let shared: Arc<dyn Any + Send + Sync> = state.clone();
         states.insert(key, Arc::downgrade(&shared));
-        state
+        Ok(state)
     }
 }
 
