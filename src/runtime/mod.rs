@@ -4,6 +4,7 @@
 //! configuration came from.
 
 pub mod clock;
+pub mod cluster;
 pub mod connection;
 pub mod contract;
 pub mod directory;
@@ -11,9 +12,10 @@ pub mod exchange;
 pub mod fault;
 pub mod live;
 pub mod matched;
-pub mod path;
 pub mod node;
+pub mod path;
 pub mod pipeline;
+pub mod resolver;
 pub mod router;
 pub mod serving;
 pub mod slots;

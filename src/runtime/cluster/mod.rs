@@ -1,0 +1,293 @@
+//! Clusters at work: sets of endpoints with a rule that picks one of their addresses for each try.
+//!
+//! ```text
+//! ClusterPlan ──link──▶ Cluster ── pick ──▶ address, endpoint
+//!                          ▲  one immutable table, replaced when
+//!                          │  a name's addresses change
+//!  resolver::Name ─────────┘
+//! ```
+//!
+//! Owns the table of addresses and the choice among them; a balancing algorithm is one file with a `pick`. Refuses to
+//! know how names are resolved ([`crate::runtime::resolver`]), what a request is (the caller brings the hash of the hash
+//! input) and who found an address unavailable ([`Availability`] is set by others). Start at [`Cluster::link`] and
+//! [`Cluster::pick`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::base::xxhash::xxhash32;
+use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, HashInput};
+use crate::runtime::fault::NoEndpoint;
+use crate::runtime::live::Live;
+use crate::runtime::resolver::{Answer, Name, Resolver, Watcher};
+
+mod availability;
+mod consistent_hashing;
+mod endpoint;
+mod round_robin;
+mod table;
+
+pub use availability::Availability;
+pub use endpoint::Endpoint;
+pub use table::Address;
+
+use availability::Known;
+use table::Table;
+
+/// Most endpoints of one cluster.
+pub const ENDPOINTS_MAX: usize = 65_536;
+
+/// A cluster linked. Shared by snapshots for as long as its plan does not change.
+pub struct Cluster {
+    pub plan: Arc<ClusterPlan>,
+    /// Where the addresses of the plan's endpoints come from, in the plan's order.
+    sources: Box<[Source]>,
+    state: Arc<State>,
+    table: ArcSwap<Table>,
+    /// Set for good when the first resolution has ended.
+    resolved: AtomicBool,
+    settled: Notify,
+    /// Names change on several threads; tables are built one after the other.
+    building: Mutex<()>,
+}
+
+/// Where an endpoint's addresses come from.
+enum Source {
+    Literal(IpAddr),
+    Name(Arc<Name>),
+}
+
+/// What outlives the plan, kept in [`Live`] under the cluster's id.
+#[derive(Default)]
+struct State {
+    turn: AtomicU64,
+    known: Known,
+}
+
+/// What a pick gives.
+pub struct Picked {
+    pub address: SocketAddr,
+    pub endpoint: Arc<Endpoint>,
+}
+
+/// An endpoint as administrators see it.
+#[derive(Debug, Clone)]
+pub struct EndpointView {
+    pub plan: EndpointPlan,
+    /// Why there are no addresses, if its name did not resolve.
+    pub failure: Option<NoEndpoint>,
+    /// The addresses it stands for at present, also those without weight.
+    pub addresses: Vec<AddressView>,
+}
+
+/// An address as administrators see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressView {
+    pub address: SocketAddr,
+    pub weight: u32,
+    pub available: bool,
+}
+
+impl Cluster {
+    /// Builds the cluster, asks the resolver for the names of its endpoints and takes over what is known about its
+    /// addresses. Does not wait for the resolver. The error names the endpoint and what is allowed.
+    pub fn link(
+        plan: Arc<ClusterPlan>,
+        live: &Live,
+        resolver: &Arc<Resolver>,
+    ) -> Result<Arc<Self>, String> {
+        if plan.endpoints.len() > ENDPOINTS_MAX {
+            return Err(format!(
+                "cluster '{}' has {} endpoints, at most {ENDPOINTS_MAX} are allowed",
+                plan.name,
+                plan.endpoints.len()
+            ));
+        }
+        for endpoint in &plan.endpoints {
+            endpoint::check(&plan, endpoint)?;
+        }
+        let sources: Box<[Source]> = plan
+            .endpoints
+            .iter()
+            .map(|endpoint| match endpoint.host.parse() {
+                Ok(address) => Source::Literal(address),
+                Err(_) => Source::Name(resolver.name(&endpoint.host)),
+            })
+            .collect();
+        let state = if plan.named {
+            live.keep(plan.id.to_string(), State::start)
+        } else {
+            // Nobody judges the addresses of a plain host: nothing to hand over.
+            Arc::new(State::start())
+        };
+        let cluster = Arc::new(Self {
+            sources,
+            state,
+            table: ArcSwap::from_pointee(Table::empty()),
+            resolved: AtomicBool::new(false),
+            settled: Notify::new(),
+            building: Mutex::new(()),
+            plan,
+        });
+        for source in &cluster.sources {
+            if let Source::Name(name) = source {
+                let watcher: Weak<Self> = Arc::downgrade(&cluster);
+                name.watch(watcher);
+            }
+        }
+        // After watching, so that no change falls between.
+        cluster.build_table();
+        Ok(cluster)
+    }
+
+    /// Has the first resolution of its names ended, or is there an address already? True at once for IP literals.
+    pub fn is_resolved(&self) -> bool {
+        self.resolved.load(Ordering::Acquire)
+    }
+
+    /// Waits until [`Cluster::is_resolved`]. The caller bounds the time.
+    pub async fn resolved(&self) {
+        let settled = self.settled.notified();
+        tokio::pin!(settled);
+        // Registered before the check, so that no wake-up falls between.
+        settled.as_mut().enable();
+        if !self.is_resolved() {
+            settled.await;
+        }
+    }
+
+    /// Chooses an address for one try.
+    ///
+    /// `key` is [`Cluster::hash`] of the request's hash input, for clusters that have one; without it the empty value
+    /// counts. `tried` are the addresses that failed this request: round-robin avoids them while there is another,
+    /// hashing stays with its choice for as long as that is available.
+    pub fn pick(&self, key: Option<u64>, tried: &[SocketAddr]) -> Result<Picked, NoEndpoint> {
+        let table = self.table.load();
+        match table.pick(&self.state.turn, key, tried) {
+            Some(address) => Ok(Picked {
+                address: address.socket,
+                endpoint: Arc::clone(&address.endpoint),
+            }),
+            None => Err(self.nothing_to_pick()),
+        }
+    }
+
+    /// What to hash, and what instead when the request has none of it; only for clusters that hash.
+    pub fn hash_input(&self) -> Option<(&HashInput, &HashInput)> {
+        match &self.plan.balance {
+            BalancePlan::RoundRobin => None,
+            BalancePlan::ConsistentHashing { on, fallback, .. } => Some((on, fallback)),
+        }
+    }
+
+    /// The key for [`Cluster::pick`]; the same on every node.
+    pub fn hash(value: &[u8]) -> u64 {
+        u64::from(xxhash32(value))
+    }
+
+    /// The addresses that can be picked at present.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.table.load().addresses().to_vec()
+    }
+
+    /// All endpoints with what is known of them, in the plan's order.
+    pub fn view(&self) -> Vec<EndpointView> {
+        self.endpoints()
+            .map(|(plan, source)| {
+                let answer = source.answer();
+                let addresses = table::addresses_of(plan, &answer)
+                    .map(|(address, weight, _)| AddressView {
+                        address,
+                        weight,
+                        available: self.state.known.is_available(address, &plan.host),
+                    })
+                    .collect();
+                EndpointView {
+                    plan: plan.clone(),
+                    failure: failure(plan, &answer),
+                    addresses,
+                }
+            })
+            .collect()
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = (&EndpointPlan, &Source)> {
+        self.plan.endpoints.iter().zip(&self.sources)
+    }
+
+    /// Builds the table from what the resolver knows now.
+    fn build_table(&self) {
+        let _one_at_a_time = self.building.lock();
+        let answers: Vec<Arc<Answer>> = self.sources.iter().map(Source::answer).collect();
+        let table = Table::build(&self.plan, &answers, &self.state.known);
+        let settled = !table.addresses().is_empty()
+            || !answers
+                .iter()
+                .any(|answer| matches!(**answer, Answer::Pending));
+        self.table.store(Arc::new(table));
+        if settled && !self.resolved.swap(true, Ordering::AcqRel) {
+            self.settled.notify_waiters();
+        }
+    }
+
+    #[cold]
+    fn nothing_to_pick(&self) -> NoEndpoint {
+        // Of a plain host the client is told what is wrong with its name; of several targets, only that none is left.
+        if !self.plan.named
+            && let Some((plan, source)) = self.endpoints().next()
+            && let Some(failure) = failure(plan, &source.answer())
+        {
+            return failure;
+        }
+        NoEndpoint::NoneUsable
+    }
+}
+
+impl Watcher for Cluster {
+    fn changed(&self) {
+        self.build_table();
+    }
+}
+
+impl Source {
+    fn answer(&self) -> Arc<Answer> {
+        match self {
+            Self::Literal(address) => Arc::new(Answer::literal(*address)),
+            Self::Name(name) => name.answer(),
+        }
+    }
+}
+
+impl State {
+    /// Begins anywhere: nodes that start together, and clusters with the same endpoints, do not all begin with the
+    /// first one.
+    fn start() -> Self {
+        Self {
+            turn: AtomicU64::new(u64::from(rand::random::<u32>())),
+            known: Known::default(),
+        }
+    }
+}
+
+fn failure(plan: &EndpointPlan, answer: &Answer) -> Option<NoEndpoint> {
+    match answer {
+        Answer::Addresses(_) => None,
+        Answer::NotFound => Some(NoEndpoint::NameNotFound),
+        Answer::Failed(cause) => Some(NoEndpoint::Resolver(format!(
+            "cannot resolve '{}': {cause}",
+            plan.host
+        ))),
+        Answer::Pending => Some(NoEndpoint::Resolver(format!(
+            "cannot resolve '{}': no answer yet",
+            plan.host
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;
