@@ -3,6 +3,7 @@
 //! Start with [`contract`] (what plugins are) and [`snapshot`] (what the engine runs). Nothing here knows which dialect a
 //! configuration came from.
 
+pub mod certificates;
 pub mod clock;
 pub mod cluster;
 pub mod connection;
@@ -20,3 +21,4 @@ pub mod router;
 pub mod serving;
 pub mod slots;
 pub mod snapshot;
+pub mod upstream_tls;
