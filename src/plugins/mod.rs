@@ -21,6 +21,8 @@ pub fn table() -> Vec<PluginEntry> {
         kong::ip_restriction::entry(),
         kong::acl::entry(),
         kong::rate_limiting::entry(),
+        kong::request_transformer::entry(),
+        kong::response_transformer::entry(),
         kong::request_termination::entry(),
     ]
 }

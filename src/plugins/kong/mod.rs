@@ -10,3 +10,5 @@ pub mod log_entry;
 pub mod rate_limiting;
 pub mod renderer;
 pub mod request_termination;
+pub mod request_transformer;
+pub mod response_transformer;

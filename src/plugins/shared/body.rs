@@ -11,7 +11,7 @@ use super::headers::{number, set_request};
 use super::query::Arguments;
 use crate::runtime::exchange::{Exchange, RequestBody};
 
-/// Fields of a form that are looked at; a form with more is left alone.
+/// Fields of a form. What follows is cut off: a form that was left alone could carry past what is to be removed.
 const FIELDS_MAX: usize = 1000;
 
 /// A body as named fields, in order.
@@ -43,8 +43,7 @@ impl Fields {
     fn parse(content_type: &str, body: &[u8]) -> Option<Self> {
         let essence = content_type.split(';').next()?.trim();
         if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            let (arguments, more) = Arguments::parse(body, FIELDS_MAX);
-            return (!more).then_some(Self::Urlencoded(arguments));
+            return Some(Self::Urlencoded(Arguments::parse(body, FIELDS_MAX)));
         }
         if essence.eq_ignore_ascii_case("application/json") {
             return match serde_json::from_slice(body) {
@@ -249,11 +248,8 @@ impl Multipart {
         };
         let mut parts = Vec::new();
         loop {
-            if rest.starts_with(b"--") {
+            if rest.starts_with(b"--") || parts.len() == FIELDS_MAX {
                 break;
-            }
-            if parts.len() == FIELDS_MAX {
-                return None;
             }
             let inside = rest.strip_prefix(b"\r\n")?;
             let end = finder.find(inside)?;

@@ -5,4 +5,5 @@ pub(crate) mod configuration;
 pub(crate) mod headers;
 pub(crate) mod identity;
 pub(crate) mod query;
+pub(crate) mod template;
 pub(crate) mod windows;

@@ -112,11 +112,9 @@ fn digit(byte: u8) -> Option<u8> {
 pub(crate) struct Arguments(pub(crate) Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 impl Arguments {
-    /// Reads at most `arguments_max` arguments; the second value tells whether some were left out.
-    pub(crate) fn parse(query: &[u8], arguments_max: usize) -> (Self, bool) {
-        let mut all = pieces(query);
-        let list = all
-            .by_ref()
+    /// Reads the first `arguments_max` arguments.
+    pub(crate) fn parse(query: &[u8], arguments_max: usize) -> Self {
+        let list = pieces(query)
             .take(arguments_max)
             .map(|(name, value)| {
                 (
@@ -125,7 +123,7 @@ impl Arguments {
                 )
             })
             .collect();
-        (Self(list), all.next().is_some())
+        Self(list)
     }
 
     pub(crate) fn has(&self, name: &[u8]) -> bool {
@@ -221,8 +219,7 @@ mod tests {
 
     #[test]
     fn edits() {
-        let (mut arguments, more) = Arguments::parse(b"a=1&b=2&a=3&c", 3);
-        assert!(more);
+        let mut arguments = Arguments::parse(b"a=1&b=2&a=3&c", 3);
         arguments.set(b"a", b"x y".to_vec());
         arguments.rename(b"b", b"d");
         arguments.append(b"e", b"&".to_vec());
