@@ -63,8 +63,10 @@ pub struct UpstreamPoolPlan {
 pub struct GatewayHeadersPlan {
     /// Product token, e.g. `sallyport/0.1.0`.
     pub product: Arc<str>,
-    /// Add `Via` to requests and proxied responses, `Server` to the gateway's own.
-    pub server_token: bool,
+    /// `Server` on the gateway's own responses, and where the upstream sent none.
+    pub server: bool,
+    /// `Via` on requests and proxied responses.
+    pub via: bool,
     /// Milliseconds from sending the request to receiving the response's headers.
     pub upstream_latency: Option<Arc<str>>,
     /// Milliseconds in the gateway before proxying.

@@ -18,19 +18,23 @@ use uuid::Uuid;
 
 use crate::base::secret::Secret;
 use crate::model::plan::{
-    CredentialPlan, ForwardPlan, InstancePlan, PathJoining, PipelineKey, PrincipalPlan, Protocol,
-    ProtocolSet, RoutePlan, Scope, UpstreamTlsPlan,
+    BalancePlan, ClusterPlan, CredentialPlan, EndpointPlan, ForwardPlan, InstancePlan, PathJoining,
+    PipelineKey, PrincipalPlan, Protocol, ProtocolSet, RoutePlan, Scope, UpstreamTlsPlan,
 };
 use crate::model::serving::{
     AccessLogFormat, ClientAddressPlan, GatewayHeadersPlan, ServingPlan, UpstreamPoolPlan,
 };
 use crate::plugins::kong::renderer::{ErrorTemplates, KongRenderer};
+use crate::runtime::certificates::CertificateTable;
+use crate::runtime::cluster::Cluster;
 use crate::runtime::connection::Connection;
 use crate::runtime::contract::{Flow, LinkContext, Plugin, PluginEntry};
 use crate::runtime::directory::Directory;
 use crate::runtime::exchange::{Exchange, RequestBody, RequestId};
 use crate::runtime::live::Live;
 use crate::runtime::pipeline::Pipeline;
+use crate::runtime::resolver::{Resolver, ResolverOptions};
+use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
@@ -110,7 +114,8 @@ impl World {
                 tls: UpstreamTlsPlan::default(),
                 description: r#"{"name":"shop"}"#.into(),
             }),
-            pool_group: 0,
+            cluster: cluster(id("cluster")),
+            tls: None,
         };
         let route = Route {
             plan: Arc::new(RoutePlan {
@@ -252,9 +257,12 @@ impl World {
     pub(crate) fn exchange(&self, message: Message) -> Exchange {
         let snapshot = Arc::new(Snapshot {
             revision: 1,
+            router: Router::default(),
             routes: Slots::default(),
             global_pipeline: Arc::new(Pipeline::default()),
             directory: self.directory.clone(),
+            certificates: CertificateTable::new(None),
+            clusters: imbl::OrdMap::new(),
             serving: Arc::new(Serving::link(serving()).unwrap()),
             renderer: Arc::new(KongRenderer::new(
                 ErrorTemplates::default(),
@@ -291,6 +299,32 @@ fn filled(entry: &PluginEntry, config: Value) -> (Value, Value) {
     };
     let errors = entry.info.validate(&instance).into_json();
     (config, errors)
+}
+
+/// A cluster of one address. It asks for no name, so the resolver's runtime may end at once.
+fn cluster(id: Uuid) -> Arc<Cluster> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let resolver = Resolver::start(ResolverOptions::default(), runtime.handle()).unwrap();
+    runtime.shutdown_background();
+    let plan = ClusterPlan {
+        id,
+        name: "origin.test".into(),
+        endpoints: vec![EndpointPlan {
+            id,
+            host: "192.0.2.20".into(),
+            port: 80,
+            weight: 100,
+        }],
+        balance: BalancePlan::RoundRobin,
+        host_header: None,
+        use_srv_name: false,
+        client_certificate: None,
+        named: false,
+    };
+    Cluster::link(Arc::new(plan), &Live::default(), &resolver).unwrap()
 }
 
 fn serving() -> ServingPlan {

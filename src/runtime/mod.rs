@@ -11,6 +11,7 @@ pub mod contract;
 pub mod directory;
 pub mod exchange;
 pub mod fault;
+pub mod link;
 pub mod live;
 pub mod matched;
 pub mod node;

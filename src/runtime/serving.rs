@@ -1,15 +1,19 @@
 //! The serving plan linked: header names parsed, constant values built.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
 use crate::model::serving::ServingPlan;
+use crate::runtime::upstream_tls::Trust;
 
 /// What holds for every request, ready to use.
 pub struct Serving {
     pub plan: ServingPlan,
     pub headers: GatewayHeaders,
+    /// Trust in upstreams whose forward names no authorities.
+    pub trust: Arc<Trust>,
     client_address_header: Option<HeaderName>,
 }
 
@@ -47,7 +51,7 @@ impl Serving {
         let headers = &plan.headers;
         let via = |version: &str| -> Result<Option<HeaderValue>, String> {
             headers
-                .server_token
+                .via
                 .then(|| value(&format!("{version} {}", headers.product)))
                 .transpose()
         };
@@ -63,7 +67,7 @@ impl Serving {
         };
         let linked = GatewayHeaders {
             server: headers
-                .server_token
+                .server
                 .then(|| value(&headers.product))
                 .transpose()?,
             via_http1: via("1.1")?,
@@ -82,6 +86,7 @@ impl Serving {
             text => Some(name(text)?),
         };
         Ok(Self {
+            trust: Trust::link(&plan.trust_anchors)?,
             headers: linked,
             client_address_header,
             plan,

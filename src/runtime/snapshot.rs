@@ -5,21 +5,30 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::model::plan::{CredentialPlan, ForwardPlan, PrincipalPlan, RoutePlan};
+use crate::runtime::certificates::CertificateTable;
+use crate::runtime::cluster::Cluster;
 use crate::runtime::contract::Renderer;
 use crate::runtime::directory::Directory;
 use crate::runtime::pipeline::Pipeline;
+use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
 use crate::runtime::slots::Slots;
+use crate::runtime::upstream_tls::UpstreamTls;
 
 /// Everything a request needs, as of one revision. Parts are shared with the snapshots before and after.
 #[derive(Clone)]
 pub struct Snapshot {
     /// The newest store revision contained.
     pub revision: u64,
+    /// From request facts to a slot of `routes`.
+    pub router: Router,
     pub routes: Slots<Route>,
     /// Runs for requests without a route.
     pub global_pipeline: Arc<Pipeline>,
     pub directory: Directory,
+    pub certificates: CertificateTable,
+    /// Clusters by id, for those who show health; requests reach them through their forward.
+    pub clusters: imbl::OrdMap<Uuid, Arc<Cluster>>,
     pub serving: Arc<Serving>,
     pub renderer: Arc<dyn Renderer>,
 }
@@ -34,8 +43,9 @@ pub struct Route {
 /// A forward linked.
 pub struct Forward {
     pub plan: Arc<ForwardPlan>,
-    /// Everything that makes connections of this forward unfit for another one, hashed.
-    pub pool_group: u64,
+    pub cluster: Arc<Cluster>,
+    /// Present when the forward's protocol runs in TLS.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 /// A principal linked.

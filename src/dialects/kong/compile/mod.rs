@@ -3,3 +3,4 @@
 pub mod pipeline;
 pub mod principal;
 pub mod route;
+pub mod serving;

@@ -52,11 +52,7 @@ fn refused(yaml: &str) -> Value {
     loaded(yaml).unwrap_err().to_json(false)
 }
 
-fn named(
-    entities: &EntitySet,
-    kind: EntityKind,
-    name: &str,
-) -> serde_json::Map<String, Value> {
+fn named(entities: &EntitySet, kind: EntityKind, name: &str) -> serde_json::Map<String, Value> {
     entities
         .find(kind, &RowKey::Name(name.to_owned()), None)
         .unwrap_or_else(|| panic!("{kind} {name}"))

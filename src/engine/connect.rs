@@ -1,0 +1,76 @@
+//! Connections to endpoints: TCP, TLS, and what makes one connection fit to stand in for another.
+
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use ahash::RandomState;
+use pingora_core::tls::tokio_ssl::SslStream;
+use tokio::net::TcpStream;
+
+use crate::engine::balance::connect_fault;
+use crate::engine::exchange::codec::UpstreamStream;
+use crate::engine::forwarding::{self, Destination};
+use crate::runtime::exchange::Exchange;
+use crate::runtime::fault::Fault;
+
+/// What the exchange driver speaks.
+const HTTP1_ALPN: &[u8] = b"\x08http/1.1";
+/// Hashes what connections must have in common; random, so that nobody can aim at a collision.
+static GROUPS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Opens a connection for this exchange, TLS included, within the forward's connect timeout.
+pub(crate) async fn connect(
+    exchange: &Exchange,
+    destination: &Destination<'_>,
+) -> Result<UpstreamStream, Fault> {
+    let address = destination.picked.address;
+    let limit = Duration::from_millis(u64::from(destination.forward.plan.connect_timeout_ms));
+    let opening = async {
+        let stream = TcpStream::connect(address).await.map_err(|error| {
+            connect_fault(address, false, &format!("connecting failed: {error}"))
+        })?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| connect_fault(address, false, &error.to_string()))?;
+        let Some(tls) = &destination.forward.tls else {
+            return Ok(UpstreamStream::Plain(stream));
+        };
+        let failed = |cause: &dyn std::fmt::Display| {
+            connect_fault(address, false, &format!("TLS handshake failed: {cause}"))
+        };
+        let name = server_name(exchange, destination);
+        let ssl = tls
+            .connection(&name, HTTP1_ALPN)
+            .map_err(|error| failed(&error))?;
+        let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(&error))?;
+        Pin::new(&mut stream)
+            .connect()
+            .await
+            .map_err(|error| failed(&error))?;
+        Ok(UpstreamStream::Tls(Box::new(stream)))
+    };
+    match tokio::time::timeout(limit, opening).await {
+        Ok(opened) => opened,
+        Err(_) => Err(connect_fault(address, true, "connecting timed out")),
+    }
+}
+
+/// The TLS server name: the host asked for, without its port.
+pub(crate) fn server_name(exchange: &Exchange, destination: &Destination<'_>) -> String {
+    let host = forwarding::upstream_host(exchange, destination);
+    let host = String::from_utf8_lossy(host.as_bytes());
+    let (name, _) = crate::model::route::split_port(&host);
+    name.trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned()
+}
+
+/// What connections of one group have in common besides their address: protocol, trust, identity and server name.
+/// Connections without TLS are all alike.
+pub(crate) fn pool_group(exchange: &Exchange, destination: &Destination<'_>) -> u64 {
+    match &destination.forward.tls {
+        None => 0,
+        Some(tls) => GROUPS.hash_one((tls.identity(), server_name(exchange, destination))),
+    }
+}

@@ -1,0 +1,141 @@
+//! The duplex driver: Pingora's own proxy path, for large uploads, upgrades, 100-continue and gRPC.
+//!
+//! What Pingora's hooks need beyond the shared phases: the peer, its options, and the mapping of errors to faults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::{ALPN, HttpPeer, Peer};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+
+use crate::engine::connect;
+use crate::engine::forwarding::{self, Destination};
+use crate::model::plan::Protocol;
+use crate::runtime::exchange::Exchange;
+use crate::runtime::fault::{Blame, Fault};
+use crate::runtime::snapshot::Forward;
+
+/// Concurrent streams on one HTTP/2 connection to an upstream.
+const UPSTREAM_STREAMS_MAX: usize = 128;
+/// Silence after which an HTTP/2 connection to an upstream is probed.
+const UPSTREAM_PING_AFTER: Duration = Duration::from_secs(30);
+
+/// The peer for one try.
+pub(crate) fn peer(exchange: &Exchange, destination: &Destination<'_>) -> Box<HttpPeer> {
+    let plan = &destination.forward.plan;
+    let picked = destination.picked;
+    let server_name = connect::server_name(exchange, destination);
+    let tls = destination.forward.tls.is_some();
+    let mut peer = HttpPeer::new(picked.address, tls, server_name);
+    peer.group_key = connect::pool_group(exchange, destination);
+    let options = &mut peer.options;
+    let milliseconds = |ms: u32| Some(Duration::from_millis(u64::from(ms)));
+    options.connection_timeout = milliseconds(plan.connect_timeout_ms);
+    options.total_connection_timeout = milliseconds(plan.connect_timeout_ms);
+    options.read_timeout = milliseconds(plan.read_timeout_ms);
+    options.write_timeout = milliseconds(plan.write_timeout_ms);
+    let idle = exchange.snapshot.serving.plan.upstream_pool.idle_seconds;
+    options.idle_timeout = Some(if idle == 0 {
+        Duration::from_secs(u64::from(u32::MAX))
+    } else {
+        Duration::from_secs(idle)
+    });
+    if matches!(plan.protocol, Protocol::Grpc | Protocol::Grpcs) {
+        options.set_http_version(2, 2);
+        options.max_h2_streams = UPSTREAM_STREAMS_MAX;
+        options.h2_ping_interval = Some(UPSTREAM_PING_AFTER);
+    } else {
+        options.set_http_version(1, 1);
+        options.alpn = ALPN::H1;
+    }
+    if let Some(tls) = &destination.forward.tls {
+        // Chain, depth and name are judged by our own check, which Pingora's connector cannot do in full; it runs
+        // where the handshake ends, and its verdict is read before the first byte of a request.
+        options.verify_cert = tls.verifies();
+        options.verify_hostname = false;
+        options.ca = tls.authorities().cloned();
+        peer.client_cert_key = tls.client_certificate().cloned();
+        let judge = Arc::clone(tls);
+        let name = peer.sni.clone();
+        peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl| {
+            Some(Arc::new(Verdict(judge.check_peer(ssl, &name))))
+        }));
+    }
+    Box::new(peer)
+}
+
+/// What [`crate::runtime::upstream_tls::UpstreamTls::check_peer`] said when the connection was made.
+struct Verdict(std::result::Result<(), String>);
+
+/// Refuses a TLS connection, new or pooled, whose peer is not the one that the forward demands.
+pub(crate) fn check_peer(forward: &Forward, digest: Option<&Digest>) -> Result<()> {
+    if !forward.tls.as_ref().is_some_and(|tls| tls.verifies()) {
+        return Ok(());
+    }
+    let verdict = digest
+        .and_then(|digest| digest.ssl_digest.as_ref())
+        .and_then(|digest| digest.extension.get::<Verdict>());
+    match verdict {
+        Some(Verdict(Ok(()))) => Ok(()),
+        Some(Verdict(Err(reason))) => Error::e_explain(ErrorType::InvalidCert, reason.clone()),
+        None => Error::e_explain(
+            ErrorType::InvalidCert,
+            "the upstream's certificate was not checked",
+        ),
+    }
+}
+
+/// What an error of Pingora's means to the client.
+pub(crate) fn fault(error: &Error) -> Fault {
+    let blame = match error.esource() {
+        ErrorSource::Downstream => Blame::Client,
+        ErrorSource::Internal => Blame::Gateway,
+        ErrorSource::Upstream | ErrorSource::Unset => Blame::Upstream,
+    };
+    let status = match (error.etype(), blame) {
+        (ErrorType::HTTPStatus(status), _) => {
+            StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+        (_, Blame::Client) => StatusCode::BAD_REQUEST,
+        (_, Blame::Gateway) => StatusCode::INTERNAL_SERVER_ERROR,
+        (
+            ErrorType::ConnectTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::TLSHandshakeTimedout,
+            Blame::Upstream,
+        ) => StatusCode::GATEWAY_TIMEOUT,
+        (_, Blame::Upstream) => StatusCode::BAD_GATEWAY,
+    };
+    Fault::transport(status, blame, error.to_string())
+}
+
+/// May a failed try be repeated? Never once a response has begun; after the request was written only for methods that
+/// may be sent twice.
+pub(crate) fn may_retry(exchange: &Exchange, sent: bool) -> bool {
+    let Some(forward) = exchange
+        .route
+        .as_ref()
+        .and_then(|route| route.forward.as_ref())
+    else {
+        return false;
+    };
+    let within_limit = exchange.tries.len() <= usize::from(forward.plan.retries);
+    let method = forwarding::upstream_method(exchange);
+    within_limit && (!sent || crate::engine::exchange::is_idempotent(method))
+}
+
+/// How long an upgraded connection may stay silent.
+pub(crate) fn tunnel_timeout(exchange: &Exchange) -> Option<Duration> {
+    let forward = exchange.route.as_ref()?.forward.as_ref()?;
+    Some(Duration::from_millis(u64::from(
+        forward.plan.read_timeout_ms,
+    )))
+}
+
+/// The peer's address for messages.
+pub(crate) fn describe(peer: &HttpPeer) -> Arc<str> {
+    peer.address().to_string().into()
+}

@@ -1,0 +1,445 @@
+//! HTTP/1.x towards the upstream: response heads and bodies off a connection.
+//!
+//! Strict where leniency leads to request smuggling (RFC 9112, 6.3): a length that is not one number, an unknown last
+//! transfer coding, or broken chunk framing ends the exchange and the connection.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Method, Version};
+use pingora_core::tls::tokio_ssl::SslStream;
+use pingora_http::{IntoCaseHeaderName, ResponseHeader};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Longest response head, in bytes.
+const HEAD_BYTES_MAX: usize = 256 * 1024;
+/// Most header fields in a response.
+const FIELDS_MAX: usize = 256;
+/// First buffer: enough for most heads with a small body.
+const FIRST_BUFFER_BYTES: usize = 8 * 1024;
+/// Buffer while a longer body flows.
+const BODY_BUFFER_BYTES: usize = 64 * 1024;
+/// Longest line of chunk framing or trailer section.
+const CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Interim responses before a final one.
+pub(crate) const INTERIM_MAX: usize = 16;
+
+/// The transport to an upstream.
+pub(crate) enum UpstreamStream {
+    Plain(TcpStream),
+    Tls(Box<SslStream<TcpStream>>),
+}
+
+/// A connection to an upstream with what was read ahead.
+pub(crate) struct UpstreamConnection {
+    stream: UpstreamStream,
+    buffer: BytesMut,
+    framing: Framing,
+    /// Requests sent so far.
+    pub(crate) requests: u32,
+    /// May the connection carry another request once this response is complete?
+    keep_alive: bool,
+}
+
+/// Why a response could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CodecError {
+    #[error("connection failed")]
+    Io(#[from] io::Error),
+    #[error("connection closed before a response")]
+    ClosedBeforeResponse,
+    #[error("connection closed within the response")]
+    ClosedWithinResponse,
+    #[error("response head is malformed: {0}")]
+    Head(String),
+    #[error(
+        "response head is longer than {HEAD_BYTES_MAX} bytes or has more than {FIELDS_MAX} fields"
+    )]
+    HeadTooLong,
+    #[error("response framing is ambiguous or malformed: {0}")]
+    Framing(&'static str),
+}
+
+/// How much of a body is still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Done,
+    Length(u64),
+    ChunkSize,
+    ChunkData(u64),
+    /// The line end after a chunk's data.
+    ChunkEnd,
+    Trailers,
+    UntilClose,
+}
+
+impl UpstreamConnection {
+    pub(crate) fn new(stream: UpstreamStream) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            framing: Framing::Done,
+            requests: 0,
+            keep_alive: true,
+        }
+    }
+
+    /// Sends bytes.
+    pub(crate) async fn write_all(&mut self, data: &mut impl Buf) -> io::Result<()> {
+        self.stream.write_all_buf(data).await?;
+        match &mut self.stream {
+            UpstreamStream::Plain(_) => Ok(()),
+            UpstreamStream::Tls(stream) => stream.flush().await,
+        }
+    }
+
+    /// Reads one response head, interim ones included. Cancel-safe: bytes read stay in the buffer.
+    pub(crate) async fn read_head(
+        &mut self,
+        request_method: &Method,
+    ) -> Result<Box<ResponseHeader>, CodecError> {
+        loop {
+            if !self.buffer.is_empty()
+                && let Some(head) = self.parse_head(request_method)?
+            {
+                return Ok(head);
+            }
+            if self.buffer.len() > HEAD_BYTES_MAX {
+                return Err(CodecError::HeadTooLong);
+            }
+            if self.fill(FIRST_BUFFER_BYTES).await? == 0 {
+                return Err(if self.buffer.is_empty() {
+                    CodecError::ClosedBeforeResponse
+                } else {
+                    CodecError::ClosedWithinResponse
+                });
+            }
+        }
+    }
+
+    /// The next piece of the body; `None` at its end. Cancel-safe.
+    pub(crate) async fn read_piece(&mut self) -> Result<Option<Bytes>, CodecError> {
+        loop {
+            match self.decode()? {
+                Decoded::Piece(piece) => return Ok(Some(piece)),
+                Decoded::End => return Ok(None),
+                Decoded::NeedsMore => {}
+            }
+            if self.fill(BODY_BUFFER_BYTES).await? == 0 {
+                if self.framing == Framing::UntilClose {
+                    self.framing = Framing::Done;
+                    return Ok(None);
+                }
+                return Err(CodecError::ClosedWithinResponse);
+            }
+        }
+    }
+
+    /// What of the body is here already, without waiting.
+    pub(crate) fn ready_piece(&mut self) -> Result<Option<Bytes>, CodecError> {
+        match self.decode()? {
+            Decoded::Piece(piece) => Ok(Some(piece)),
+            Decoded::End | Decoded::NeedsMore => Ok(None),
+        }
+    }
+
+    /// Has the whole response been read?
+    pub(crate) fn is_complete(&self) -> bool {
+        self.framing == Framing::Done
+    }
+
+    /// May the connection be kept for another request?
+    pub(crate) fn is_reusable(&self) -> bool {
+        self.keep_alive && self.is_complete() && self.buffer.is_empty()
+    }
+
+    /// Gives up the buffer while the connection is idle.
+    pub(crate) fn park(&mut self) {
+        self.buffer = BytesMut::new();
+    }
+
+    /// Is the idle connection still open and silent? Asks the kernel only if it has reported an event.
+    pub(crate) fn is_fresh(&self) -> bool {
+        let socket = match &self.stream {
+            UpstreamStream::Plain(stream) => stream,
+            UpstreamStream::Tls(stream) => stream.get_ref(),
+        };
+        let mut probe = [0];
+        matches!(socket.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    async fn fill(&mut self, size: usize) -> io::Result<usize> {
+        if self.buffer.capacity() - self.buffer.len() < size / 2 {
+            self.buffer.reserve(size);
+        }
+        self.stream.read_buf(&mut self.buffer).await
+    }
+
+    fn parse_head(
+        &mut self,
+        request_method: &Method,
+    ) -> Result<Option<Box<ResponseHeader>>, CodecError> {
+        // Not initialised: clearing room for the most fields costs more than parsing the usual few.
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            &self.buffer,
+            &mut fields,
+        );
+        let length = match parsed {
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Ok(httparse::Status::Complete(length)) => length,
+            Err(httparse::Error::TooManyHeaders) => return Err(CodecError::HeadTooLong),
+            Err(error) => return Err(CodecError::Head(error.to_string())),
+        };
+        let malformed = |what: &str| CodecError::Head(what.to_owned());
+        let status = response.code.ok_or_else(|| malformed("no status"))?;
+        let mut head = ResponseHeader::build(status, Some(response.headers.len()))
+            .map_err(|_| malformed("status out of range"))?;
+        head.set_version(match response.version {
+            Some(0) => Version::HTTP_10,
+            _ => Version::HTTP_11,
+        });
+        if response.reason != head.status.canonical_reason() {
+            head.set_reason_phrase(response.reason)
+                .map_err(|_| malformed("reason phrase"))?;
+        }
+        // Offsets first: `response` borrows the buffer that is about to be split.
+        let start = self.buffer.as_ptr() as usize;
+        let offset = |part: &[u8]| part.as_ptr() as usize - start;
+        let ranges: SmallVec<[(Range<usize>, Range<usize>); 32]> = response
+            .headers
+            .iter()
+            .map(|field| {
+                let name = offset(field.name.as_bytes());
+                let value = offset(field.value);
+                (
+                    name..name + field.name.len(),
+                    value..value + field.value.len(),
+                )
+            })
+            .collect();
+        let bytes = self.buffer.split_to(length).freeze();
+        for (name, value) in ranges {
+            let name = bytes.slice(name).into_case_header_name();
+            let value = pingora_http::header_value_from_raw(bytes.slice(value));
+            head.append_header(name, value)
+                .map_err(|_| malformed("field name"))?;
+        }
+        self.begin_body(&mut head, request_method)?;
+        Ok(Some(Box::new(head)))
+    }
+
+    /// RFC 9112, 6.3.
+    fn begin_body(
+        &mut self,
+        head: &mut ResponseHeader,
+        request_method: &Method,
+    ) -> Result<(), CodecError> {
+        let status = head.status;
+        self.keep_alive = match head.version {
+            Version::HTTP_10 => lists(head, "keep-alive"),
+            _ => !lists(head, "close"),
+        };
+        let length = content_length(head)?;
+        let chunked = transfer_coding(head)?;
+        if chunked && length.is_some() {
+            // A sign of an attack: the length is not forwarded, the connection not reused.
+            head.remove_header(&CONTENT_LENGTH);
+            self.keep_alive = false;
+        }
+        self.framing = if status.is_informational()
+            || matches!(status.as_u16(), 204 | 304)
+            || request_method == Method::HEAD
+        {
+            Framing::Done
+        } else if chunked {
+            if head.version == Version::HTTP_10 {
+                return Err(CodecError::Framing("chunked coding in HTTP/1.0"));
+            }
+            Framing::ChunkSize
+        } else {
+            match length {
+                Some(0) => Framing::Done,
+                Some(length) => Framing::Length(length),
+                None => {
+                    self.keep_alive = false;
+                    Framing::UntilClose
+                }
+            }
+        };
+        Ok(())
+    }
+
+    fn decode(&mut self) -> Result<Decoded, CodecError> {
+        loop {
+            match self.framing {
+                Framing::Done => return Ok(Decoded::End),
+                _ if self.buffer.is_empty() => return Ok(Decoded::NeedsMore),
+                Framing::UntilClose => return Ok(Decoded::Piece(self.buffer.split().freeze())),
+                Framing::Length(left) => {
+                    let piece = self.take(left);
+                    let left = left - piece.len() as u64;
+                    self.framing = match left {
+                        0 => Framing::Done,
+                        left => Framing::Length(left),
+                    };
+                    return Ok(Decoded::Piece(piece));
+                }
+                Framing::ChunkData(left) => {
+                    let piece = self.take(left);
+                    let left = left - piece.len() as u64;
+                    self.framing = match left {
+                        0 => Framing::ChunkEnd,
+                        left => Framing::ChunkData(left),
+                    };
+                    return Ok(Decoded::Piece(piece));
+                }
+                Framing::ChunkSize => match httparse::parse_chunk_size(&self.buffer) {
+                    Ok(httparse::Status::Complete((length, size))) => {
+                        self.buffer.advance(length);
+                        self.framing = match size {
+                            0 => Framing::Trailers,
+                            size => Framing::ChunkData(size),
+                        };
+                    }
+                    Ok(httparse::Status::Partial) => {
+                        if self.buffer.len() > CHUNK_LINE_BYTES_MAX {
+                            return Err(CodecError::Framing("chunk size line too long"));
+                        }
+                        return Ok(Decoded::NeedsMore);
+                    }
+                    Err(_) => return Err(CodecError::Framing("chunk size")),
+                },
+                Framing::ChunkEnd => match self.buffer.get(..2) {
+                    Some(b"\r\n") => {
+                        self.buffer.advance(2);
+                        self.framing = Framing::ChunkSize;
+                    }
+                    Some(_) => return Err(CodecError::Framing("no line end after a chunk")),
+                    None => return Ok(Decoded::NeedsMore),
+                },
+                // Trailer fields are read and dropped: this driver's clients did not ask for them.
+                Framing::Trailers => match memchr::memmem::find(&self.buffer, b"\r\n") {
+                    Some(0) => {
+                        self.buffer.advance(2);
+                        self.framing = Framing::Done;
+                    }
+                    Some(length) => self.buffer.advance(length + 2),
+                    None if self.buffer.len() > CHUNK_LINE_BYTES_MAX => {
+                        return Err(CodecError::Framing("trailer line too long"));
+                    }
+                    None => return Ok(Decoded::NeedsMore),
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, at_most: u64) -> Bytes {
+        let here = self.buffer.len();
+        let length = usize::try_from(at_most).map_or(here, |at_most| at_most.min(here));
+        self.buffer.split_to(length).freeze()
+    }
+}
+
+enum Decoded {
+    Piece(Bytes),
+    End,
+    NeedsMore,
+}
+
+/// Does the Connection header list this option?
+fn lists(head: &ResponseHeader, option: &str) -> bool {
+    head.headers.get_all(CONNECTION).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .any(|member| member.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
+    })
+}
+
+/// The one length that all Content-Length fields agree on.
+fn content_length(head: &ResponseHeader) -> Result<Option<u64>, CodecError> {
+    let mut length = None;
+    for value in head.headers.get_all(CONTENT_LENGTH) {
+        for member in value.as_bytes().split(|b| *b == b',') {
+            let member = member.trim_ascii();
+            let number = match member {
+                [] => None,
+                digits if digits.iter().all(u8::is_ascii_digit) => std::str::from_utf8(digits)
+                    .ok()
+                    .and_then(|digits| digits.parse::<u64>().ok()),
+                _ => None,
+            };
+            let number = number.ok_or(CodecError::Framing("content-length is not a number"))?;
+            if length.is_some_and(|other| other != number) {
+                return Err(CodecError::Framing("content-lengths differ"));
+            }
+            length = Some(number);
+        }
+    }
+    Ok(length)
+}
+
+/// Is the body chunked? Another last coding is refused: the body's end could not be told.
+fn transfer_coding(head: &ResponseHeader) -> Result<bool, CodecError> {
+    let mut last = None;
+    for value in head.headers.get_all(TRANSFER_ENCODING) {
+        for member in value.as_bytes().split(|b| *b == b',') {
+            last = Some(member.trim_ascii());
+        }
+    }
+    match last {
+        None => Ok(false),
+        Some(coding) if coding.eq_ignore_ascii_case(b"chunked") => Ok(true),
+        Some(_) => Err(CodecError::Framing("last transfer coding is not chunked")),
+    }
+}
+
+impl AsyncRead for UpstreamStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for UpstreamStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! The exchange driver: a whole request and response inside `request_filter`.
+//!
+//! For requests without a body, with a small one, or with one that steps have asked to hold; no upgrades, no
+//! `Expect`, no gRPC. The response streams through as it arrives, or is held whole where steps need that. Everything
+//! that is not about moving bytes is shared with the duplex driver: phases, header rules, balancing, faults.
+
+pub(crate) mod codec;
+pub(crate) mod downstream;
+pub(crate) mod pool;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::{Method, StatusCode};
+use pingora_error::ErrorType;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use smallvec::SmallVec;
+
+use crate::engine::balance;
+use crate::engine::exchange::codec::{CodecError, INTERIM_MAX, UpstreamConnection};
+use crate::engine::exchange::downstream::Downstream;
+use crate::engine::exchange::pool::{Pool, PoolKey};
+use crate::engine::forwarding::{self, BodyFraming, Destination};
+use crate::engine::{connect, heads, phases};
+use crate::model::plan::Protocol;
+use crate::runtime::contract::Phases;
+use crate::runtime::exchange::{Exchange, RequestBody, ResponseSource};
+use crate::runtime::fault::{Blame, Fault, LocalResponse};
+use crate::runtime::snapshot::{Forward, Route};
+
+/// The status logged when the client left before the response was complete (nginx's convention).
+pub(crate) const CLIENT_LEFT: u16 = 499;
+
+/// Drives exchanges over its own pool of upstream connections.
+pub(crate) struct ExchangeDriver {
+    pool: Arc<Pool>,
+}
+
+/// What an attempt, or the whole series, came to.
+enum Failure {
+    /// The client is gone: nobody to answer.
+    ClientLeft,
+    /// To be answered with a fault; `retry` says whether another endpoint may be tried.
+    Fault { fault: Fault, retry: bool },
+}
+
+/// A response whose head has been read.
+struct Answered {
+    connection: UpstreamConnection,
+    key: PoolKey,
+    head: Box<ResponseHeader>,
+}
+
+/// Can the exchange driver take this request? `any_length`: its body will be held however long it is.
+pub(crate) fn is_eligible(exchange: &Exchange, any_length: bool) -> bool {
+    let Some(forward) = exchange
+        .route
+        .as_ref()
+        .and_then(|route| route.forward.as_ref())
+    else {
+        return false;
+    };
+    let request = &exchange.request;
+    let small = match &exchange.request_body {
+        RequestBody::Absent | RequestBody::Held(_) => true,
+        RequestBody::Streaming { length } => {
+            any_length || length.is_some_and(|length| length <= phases::SMALL_BODY_BYTES)
+        }
+    };
+    let grpc = || {
+        request
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    };
+    small
+        && matches!(forward.plan.protocol, Protocol::Http | Protocol::Https)
+        && (any_length || !request.headers.contains_key(EXPECT))
+        && !forwarding::is_websocket_upgrade(request)
+        && !grpc()
+}
+
+impl ExchangeDriver {
+    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+        Self { pool }
+    }
+
+    /// Runs the exchange. `Err` is a response for the caller to send; nothing has been written then.
+    pub(crate) async fn run(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<(), Box<LocalResponse>> {
+        let Some(route) = exchange.route.clone() else {
+            return Ok(());
+        };
+        let Some(forward) = route.forward.clone() else {
+            return Ok(());
+        };
+        match self.attempts(session, exchange, &route, &forward).await {
+            Ok(answered) => self.relay(session, exchange, &forward, answered).await,
+            Err(Failure::ClientLeft) => {
+                exchange.status = CLIENT_LEFT;
+                session.set_keepalive(None);
+                Ok(())
+            }
+            Err(Failure::Fault { fault, .. }) => Err(phases::answer(exchange, &fault)),
+        }
+    }
+
+    async fn attempts(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        route: &Route,
+        forward: &Forward,
+    ) -> Result<Answered, Failure> {
+        let body = match &exchange.request_body {
+            RequestBody::Held(body) => body.clone(),
+            RequestBody::Absent | RequestBody::Streaming { .. } => Bytes::new(),
+        };
+        let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+        loop {
+            let picked = balance::pick(exchange, forward, &tried)
+                .await
+                .map_err(|fault| Failure::Fault {
+                    fault,
+                    retry: false,
+                })?;
+            tried.push(picked.address);
+            let destination = Destination {
+                route,
+                forward,
+                picked: &picked,
+            };
+            if phases::takes_part(exchange, Phases::LOG) {
+                forwarding::note_target(exchange, &destination);
+            }
+            match self.attempt(session, exchange, &destination, &body).await {
+                Ok(answered) => return Ok(answered),
+                Err(Failure::Fault { fault, retry: true })
+                    if tried.len() <= usize::from(forward.plan.retries) =>
+                {
+                    balance::give_up(exchange, fault.status.as_u16());
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        destination: &Destination<'_>,
+        body: &Bytes,
+    ) -> Result<Answered, Failure> {
+        let key = PoolKey {
+            address: destination.picked.address,
+            group: connect::pool_group(exchange, destination),
+        };
+        let now = exchange.timing.forwarded.unwrap_or_else(Instant::now);
+        let mut reused = true;
+        let mut connection = match self.pool.take(&key, now) {
+            Some(connection) => connection,
+            None => {
+                reused = false;
+                self.connect(exchange, destination).await?
+            }
+        };
+        loop {
+            let outcome = self
+                .ask(session, exchange, destination, &mut connection, body)
+                .await;
+            let stale = reused
+                && is_idempotent(&exchange.request.method)
+                && matches!(&outcome, Err(AskError::Codec(error)) if is_stale(error));
+            match outcome {
+                Ok(head) => {
+                    return Ok(Answered {
+                        connection,
+                        key,
+                        head,
+                    });
+                }
+                // The upstream closed an idle connection at the moment it was taken: not the endpoint's fault.
+                Err(_) if stale => {
+                    reused = false;
+                    connection = self.connect(exchange, destination).await?;
+                }
+                Err(AskError::ClientLeft) => return Err(Failure::ClientLeft),
+                Err(AskError::Timeout(what)) => {
+                    let cause = format!("upstream {}: {what} timed out", key.address);
+                    let fault =
+                        Fault::transport(StatusCode::GATEWAY_TIMEOUT, Blame::Upstream, cause);
+                    let retry = is_idempotent(forwarding::upstream_method(exchange));
+                    return Err(Failure::Fault { fault, retry });
+                }
+                Err(AskError::Codec(error)) => {
+                    let cause = format!("upstream {}: {}", key.address, chain(&error));
+                    // A response that could not be understood was received: another endpoint may not be asked.
+                    let retry =
+                        matches!(error, CodecError::Io(_) | CodecError::ClosedBeforeResponse)
+                            && is_idempotent(forwarding::upstream_method(exchange));
+                    let fault = Fault::transport(StatusCode::BAD_GATEWAY, Blame::Upstream, cause);
+                    return Err(Failure::Fault { fault, retry });
+                }
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        exchange: &Exchange,
+        destination: &Destination<'_>,
+    ) -> Result<UpstreamConnection, Failure> {
+        match connect::connect(exchange, destination).await {
+            Ok(stream) => Ok(UpstreamConnection::new(stream)),
+            // Nothing was sent: any method may be tried elsewhere.
+            Err(fault) => Err(Failure::Fault { fault, retry: true }),
+        }
+    }
+
+    /// Sends the request and reads the final response's head.
+    async fn ask(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        destination: &Destination<'_>,
+        connection: &mut UpstreamConnection,
+        body: &Bytes,
+    ) -> Result<Box<ResponseHeader>, AskError> {
+        let plan = &destination.forward.plan;
+        let framing = match exchange.request_body {
+            RequestBody::Held(_) => BodyFraming::Length(body.len() as u64),
+            _ => BodyFraming::None,
+        };
+        let mut wire = BytesMut::with_capacity(1024);
+        let mut scratch = Vec::with_capacity(128);
+        forwarding::write_head(exchange, destination, framing, &mut scratch, &mut wire);
+        let mut message = wire.chain(body.clone());
+        let write_timeout = Duration::from_millis(u64::from(plan.write_timeout_ms));
+        pingora_timeout::timeout(write_timeout, connection.write_all(&mut message))
+            .await
+            .map_err(|_| AskError::Timeout("sending the request"))?
+            .map_err(CodecError::Io)?;
+        connection.requests += 1;
+        let read_timeout = Duration::from_millis(u64::from(plan.read_timeout_ms));
+        for _ in 0..INTERIM_MAX {
+            let method = forwarding::upstream_method(exchange);
+            let reading = pingora_timeout::timeout(read_timeout, connection.read_head(method));
+            let head = tokio::select! {
+                biased;
+                head = reading => head.map_err(|_| AskError::Timeout("waiting for the response"))??,
+                left = session.as_downstream_mut().read_body_or_idle(true) => {
+                    // Pending for as long as the client stays, whatever it sends ahead.
+                    if let Err(error) = left {
+                        tracing::debug!(%error, "client left");
+                    }
+                    return Err(AskError::ClientLeft);
+                }
+            };
+            if !head.status.is_informational() {
+                return Ok(head);
+            }
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(
+                    CodecError::Head("a switch of protocols nobody asked for".to_owned()).into(),
+                );
+            }
+        }
+        Err(CodecError::Head("too many interim responses".to_owned()).into())
+    }
+
+    /// Passes the response on through the response phases.
+    async fn relay(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        forward: &Forward,
+        answered: Answered,
+    ) -> Result<(), Box<LocalResponse>> {
+        let Answered {
+            mut connection,
+            key,
+            mut head,
+        } = answered;
+        let now = Instant::now();
+        exchange.timing.answered = Some(now);
+        exchange.upstream_status = head.status.as_u16();
+        exchange.response_source = ResponseSource::Upstream;
+        heads::drop_hop_by_hop(&mut head, false);
+        head.remove_header(&TRANSFER_ENCODING);
+        let read_timeout = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
+
+        let mut held = None;
+        if phases::takes_part(exchange, Phases::MESSAGE) {
+            let mut body = self.hold(exchange, &mut connection, read_timeout).await?;
+            phases::message(exchange, &mut head, &mut body).await?;
+            set_length(&mut head, body.len());
+            held = Some(body);
+        }
+        heads::add_gateway_headers(exchange, &mut head);
+        phases::header_filter(exchange, &mut head);
+        let filtered = phases::takes_part(exchange, Phases::BODY_FILTER);
+        if exchange.is_body_length_changing() {
+            head.remove_header(&CONTENT_LENGTH);
+        }
+        exchange.status = head.status.as_u16();
+
+        // The head and whatever is here already leave together.
+        let (mut piece, mut end) = match held.take() {
+            Some(body) => (body, true),
+            None => match connection.ready_piece() {
+                Ok(piece) => (piece.unwrap_or_default(), connection.is_complete()),
+                Err(error) => {
+                    let cause = format!("upstream {}: {}", key.address, chain(&error));
+                    let fault = Fault::transport(StatusCode::BAD_GATEWAY, Blame::Upstream, cause);
+                    return Err(phases::answer(exchange, &fault));
+                }
+            },
+        };
+        if filtered {
+            phases::body_filter(exchange, &mut piece, end);
+        }
+        let method = exchange.request.method.clone();
+        let started = Downstream::start(session, &mut head, &method, piece, end).await;
+        exchange.response = Some(head);
+        let mut downstream = match started {
+            Ok(downstream) => downstream,
+            Err(error) => {
+                left(session, exchange, &error);
+                return Ok(());
+            }
+        };
+        while !end {
+            let mut piece = match read_piece(session, &mut connection, read_timeout).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => Bytes::new(),
+                Err(AskError::ClientLeft) => {
+                    exchange.status = CLIENT_LEFT;
+                    downstream.abort(session);
+                    exchange.response_bytes = downstream.sent();
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::error!(
+                        request_id = %exchange.request_id, upstream = %key.address,
+                        "response cut short: {}", error.text()
+                    );
+                    downstream.abort(session);
+                    if exchange.http2 {
+                        session.as_downstream_mut().shutdown().await;
+                    }
+                    exchange.response_bytes = downstream.sent();
+                    return Ok(());
+                }
+            };
+            end = connection.is_complete();
+            if filtered {
+                phases::body_filter(exchange, &mut piece, end);
+            }
+            if let Err(error) = downstream.piece(session, piece, end).await {
+                left(session, exchange, &error);
+                exchange.response_bytes = downstream.sent();
+                return Ok(());
+            }
+        }
+        exchange.response_bytes = downstream.sent();
+        let limits = &exchange.snapshot.serving.plan.upstream_pool;
+        self.pool.keep(key, connection, limits, now);
+        Ok(())
+    }
+
+    /// Reads the whole body, up to the limit for held messages.
+    async fn hold(
+        &self,
+        exchange: &mut Exchange,
+        connection: &mut UpstreamConnection,
+        read_timeout: Duration,
+    ) -> Result<Bytes, Box<LocalResponse>> {
+        let limit = exchange.snapshot.serving.plan.held_body_bytes_max;
+        let mut body = BytesMut::new();
+        loop {
+            let piece = pingora_timeout::timeout(read_timeout, connection.read_piece()).await;
+            let fault = match piece {
+                Ok(Ok(None)) => return Ok(body.freeze()),
+                Ok(Ok(Some(piece))) if body.len() + piece.len() <= limit => {
+                    body.extend_from_slice(&piece);
+                    continue;
+                }
+                Ok(Ok(Some(_))) => Fault::transport(
+                    StatusCode::BAD_GATEWAY,
+                    Blame::Upstream,
+                    format!("response body exceeds {limit} bytes, the limit for held messages"),
+                ),
+                Ok(Err(error)) => {
+                    Fault::transport(StatusCode::BAD_GATEWAY, Blame::Upstream, chain(&error))
+                }
+                Err(_) => Fault::transport(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    Blame::Upstream,
+                    "reading the response timed out",
+                ),
+            };
+            return Err(phases::answer(exchange, &fault));
+        }
+    }
+}
+
+/// Why asking failed.
+enum AskError {
+    ClientLeft,
+    Timeout(&'static str),
+    Codec(CodecError),
+}
+
+impl From<CodecError> for AskError {
+    fn from(error: CodecError) -> Self {
+        Self::Codec(error)
+    }
+}
+
+impl AskError {
+    fn text(&self) -> String {
+        match self {
+            Self::ClientLeft => "the client left".to_owned(),
+            Self::Timeout(what) => format!("{what} timed out"),
+            Self::Codec(error) => chain(error),
+        }
+    }
+}
+
+async fn read_piece(
+    session: &mut Session,
+    connection: &mut UpstreamConnection,
+    read_timeout: Duration,
+) -> Result<Option<Bytes>, AskError> {
+    let reading = pingora_timeout::timeout(read_timeout, connection.read_piece());
+    tokio::select! {
+        biased;
+        piece = reading => Ok(piece.map_err(|_| AskError::Timeout("reading the response"))??),
+        _ = session.as_downstream_mut().read_body_or_idle(true) => Err(AskError::ClientLeft),
+    }
+}
+
+/// The client took no more of the response.
+fn left(session: &mut Session, exchange: &mut Exchange, error: &pingora_error::Error) {
+    tracing::debug!(request_id = %exchange.request_id, %error, "client left");
+    if matches!(
+        error.etype(),
+        ErrorType::WriteError | ErrorType::WriteTimedout
+    ) {
+        exchange.status = CLIENT_LEFT;
+    }
+    session.set_keepalive(None);
+}
+
+fn set_length(head: &mut ResponseHeader, length: usize) {
+    // Only a header map at its size limit refuses; the body is then sent chunked.
+    if head.insert_header(CONTENT_LENGTH, length).is_err() {
+        head.remove_header(&CONTENT_LENGTH);
+    }
+}
+
+/// Methods that may be sent twice (Kong: all but POST, LOCK and PATCH).
+pub(crate) fn is_idempotent(method: &Method) -> bool {
+    *method != Method::POST && *method != Method::PATCH && method.as_str() != "LOCK"
+}
+
+/// Does the error look like an idle connection closed by its upstream?
+fn is_stale(error: &CodecError) -> bool {
+    match error {
+        CodecError::ClosedBeforeResponse => true,
+        CodecError::Io(error) => matches!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset
+                | std::io::ErrorKind::BrokenPipe
+                | std::io::ErrorKind::ConnectionAborted
+                | std::io::ErrorKind::NotConnected
+        ),
+        _ => false,
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,131 @@
+//! Idle upstream connections.
+//!
+//! Pingora's own pool keeps a task and a channel for every idle connection and has no limit per upstream; here a
+//! connection is an entry in a list. Connections are taken from the end (the warmest first), expired ones are swept from
+//! the front. A connection that the upstream closed meanwhile is noticed when it is taken.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ahash::{AHashMap, RandomState};
+use parking_lot::Mutex;
+
+use crate::engine::exchange::codec::UpstreamConnection;
+use crate::model::serving::UpstreamPoolPlan;
+
+/// Locks, so that workers seldom meet.
+const SHARDS: usize = 16;
+/// Idle connections in all; beyond it connections are closed instead of kept.
+const IDLE_MAX: usize = 65_536;
+/// How often expired connections are swept.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// What two connections must have in common to stand in for each other: the address, and everything about identity,
+/// trust and protocol folded into the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PoolKey {
+    pub(crate) address: SocketAddr,
+    pub(crate) group: u64,
+}
+
+/// The idle connections of this process.
+pub(crate) struct Pool {
+    shards: [Mutex<AHashMap<PoolKey, Vec<Idle>>>; SHARDS],
+    hasher: RandomState,
+    idle: AtomicUsize,
+}
+
+struct Idle {
+    connection: UpstreamConnection,
+    /// `None` is never.
+    expires: Option<Instant>,
+}
+
+impl Pool {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            idle: AtomicUsize::new(0),
+        }
+    }
+
+    /// A connection that was open and silent a moment ago.
+    pub(crate) fn take(&self, key: &PoolKey, now: Instant) -> Option<UpstreamConnection> {
+        loop {
+            let idle = {
+                let mut shard = self.shard(key).lock();
+                let list = shard.get_mut(key)?;
+                let idle = list.pop();
+                if list.is_empty() {
+                    shard.remove(key);
+                }
+                idle?
+            };
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+            let expired = idle.expires.is_some_and(|expires| expires <= now);
+            if !expired && idle.connection.is_fresh() {
+                return Some(idle.connection);
+            }
+        }
+    }
+
+    /// Keeps a connection that has answered completely, if the limits allow.
+    pub(crate) fn keep(
+        &self,
+        key: PoolKey,
+        mut connection: UpstreamConnection,
+        limits: &UpstreamPoolPlan,
+        now: Instant,
+    ) {
+        let worn_out = limits.requests_max > 0 && connection.requests >= limits.requests_max;
+        if worn_out || !connection.is_reusable() || self.idle.load(Ordering::Relaxed) >= IDLE_MAX {
+            return;
+        }
+        connection.park();
+        let expires =
+            (limits.idle_seconds > 0).then(|| now + Duration::from_secs(limits.idle_seconds));
+        let mut shard = self.shard(&key).lock();
+        let list = shard.entry(key).or_default();
+        if list.len() < limits.idle_per_peer_max {
+            list.push(Idle {
+                connection,
+                expires,
+            });
+            self.idle.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes expired connections and those that their upstream has closed.
+    pub(crate) fn sweep(&self, now: Instant) {
+        for shard in &self.shards {
+            let mut closed = Vec::new();
+            shard.lock().retain(|_, list| {
+                let stale = |idle: &mut Idle| {
+                    idle.expires.is_some_and(|expires| expires <= now)
+                        || !idle.connection.is_fresh()
+                };
+                closed.extend(list.extract_if(.., stale));
+                !list.is_empty()
+            });
+            self.idle.fetch_sub(closed.len(), Ordering::Relaxed);
+            // Closing happens here, outside the lock.
+        }
+    }
+
+    fn shard(&self, key: &PoolKey) -> &Mutex<AHashMap<PoolKey, Vec<Idle>>> {
+        let index = self.hasher.hash_one(key) as usize % SHARDS;
+        &self.shards[index]
+    }
+}
+
+/// Sweeps until nobody else holds the pool.
+pub(crate) async fn sweep_regularly(pool: Arc<Pool>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    while Arc::strong_count(&pool) > 1 {
+        ticks.tick().await;
+        pool.sweep(Instant::now());
+    }
+}

@@ -1,0 +1,440 @@
+//! The request as it goes upstream: what is dropped, what is added. One set of rules, two writers.
+//!
+//! The exchange driver writes bytes, the duplex driver edits Pingora's header; both walk the same rules, so that a
+//! route never behaves differently by driver.
+
+use bytes::{BufMut, BytesMut};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderValue, Method};
+use pingora_http::RequestHeader;
+use smallvec::SmallVec;
+
+use crate::model::plan::Protocol;
+use crate::model::route::split_port;
+use crate::runtime::cluster::Picked;
+use crate::runtime::exchange::Exchange;
+use crate::runtime::path;
+use crate::runtime::snapshot::{Forward, Route};
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY: HeaderName = HeaderName::from_static("proxy");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// How the request's body is framed on the way up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyFraming {
+    None,
+    Length(u64),
+}
+
+/// Where this attempt goes.
+pub(crate) struct Destination<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) forward: &'a Forward,
+    pub(crate) picked: &'a Picked,
+}
+
+/// Header names listed in the client's Connection header: they end here.
+type Named = SmallVec<[HeaderName; 4]>;
+
+/// Is the request WebSocket's (or nobody's) upgrade? Other upgrades are not forwarded.
+pub(crate) fn is_websocket_upgrade(request: &RequestHeader) -> bool {
+    request
+        .headers
+        .get(UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The name that the upstream is asked for.
+pub(crate) fn upstream_host<'a>(
+    exchange: &'a Exchange,
+    destination: &'a Destination<'_>,
+) -> HostSource<'a> {
+    if let Some(host) = exchange
+        .edits
+        .as_ref()
+        .and_then(|edits| edits.host.as_ref())
+    {
+        return HostSource::Value(host);
+    }
+    if destination.route.plan.preserve_host {
+        return HostSource::AsSent(exchange.host());
+    }
+    HostSource::Value(authority(destination))
+}
+
+/// The endpoint's name, with its port unless that is the protocol's own.
+fn authority<'a>(destination: &'a Destination<'_>) -> &'a HeaderValue {
+    let endpoint = &destination.picked.endpoint;
+    let usual = match destination.forward.plan.protocol {
+        Protocol::Http | Protocol::Grpc | Protocol::Ws => 80,
+        Protocol::Https | Protocol::Grpcs | Protocol::Wss => 443,
+        Protocol::Tcp | Protocol::Tls | Protocol::TlsPassthrough | Protocol::Udp => 0,
+    };
+    if endpoint.port == usual {
+        &endpoint.authority
+    } else {
+        &endpoint.authority_with_port
+    }
+}
+
+/// A host name as a header value or as the client sent it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum HostSource<'a> {
+    Value(&'a HeaderValue),
+    AsSent(&'a str),
+}
+
+impl HostSource<'_> {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Value(value) => value.as_bytes(),
+            Self::AsSent(text) => text.as_bytes(),
+        }
+    }
+}
+
+/// Appends the path and query that go upstream, percent-encoded.
+pub(crate) fn put_upstream_target(
+    exchange: &Exchange,
+    destination: &Destination<'_>,
+    into: &mut Vec<u8>,
+) {
+    match exchange
+        .edits
+        .as_ref()
+        .and_then(|edits| edits.path.as_deref())
+    {
+        Some(path) => path::encode_into(into, path),
+        None => {
+            let route = &destination.route.plan;
+            let parts = path::UpstreamPath {
+                base: destination.forward.plan.path.as_bytes(),
+                request: exchange.path(),
+                matched_length: exchange.matched.length(),
+                strip: route.strip_path,
+                join: route.path_joining,
+            };
+            path::write_upstream_path(into, parts);
+        }
+    }
+    if let Some(query) = exchange.upstream_query() {
+        into.push(b'?');
+        into.extend_from_slice(query);
+    }
+}
+
+/// Keeps the target for the log entry, where somebody will write one.
+pub(crate) fn note_target(exchange: &mut Exchange, destination: &Destination<'_>) {
+    let mut target = Vec::with_capacity(128);
+    put_upstream_target(exchange, destination, &mut target);
+    exchange.upstream_target = Some(target.into_boxed_slice());
+}
+
+/// Writes the head for HTTP/1.1.
+pub(crate) fn write_head(
+    exchange: &Exchange,
+    destination: &Destination<'_>,
+    body: BodyFraming,
+    scratch: &mut Vec<u8>,
+    into: &mut BytesMut,
+) {
+    let method = upstream_method(exchange);
+    into.put_slice(method.as_str().as_bytes());
+    into.put_u8(b' ');
+    scratch.clear();
+    put_upstream_target(exchange, destination, scratch);
+    into.put_slice(scratch);
+    into.put_slice(b" HTTP/1.1\r\nHost: ");
+    into.put_slice(upstream_host(exchange, destination).as_bytes());
+    into.put_slice(b"\r\nConnection: keep-alive\r\n");
+    let named = named_by_connection(&exchange.request);
+    for (name, value) in exchange.request.case_header_iter() {
+        if !is_dropped(exchange, &named, name.as_slice()) {
+            put_field(into, name.as_slice(), value.as_bytes());
+        }
+    }
+    if wants_trailers(&exchange.request) {
+        put_field(into, b"TE", b"trailers");
+    }
+    match body {
+        BodyFraming::Length(length) => {
+            into.put_slice(b"Content-Length: ");
+            into.put_slice(itoa::Buffer::new().format(length).as_bytes());
+            into.put_slice(b"\r\n");
+        }
+        BodyFraming::None => {}
+    }
+    for_each_added(exchange, destination, scratch, |name, value| {
+        put_field(into, name.title.as_bytes(), value);
+    });
+    into.put_slice(b"\r\n");
+}
+
+/// Edits Pingora's header of this attempt: the same rules. Framing headers are Pingora's own business.
+pub(crate) fn edit_head(
+    exchange: &Exchange,
+    destination: &Destination<'_>,
+    head: &mut RequestHeader,
+) -> pingora_error::Result<()> {
+    let upgrade = is_websocket_upgrade(&exchange.request);
+    let framing: SmallVec<[(HeaderName, HeaderValue); 2]> = [CONTENT_LENGTH, TRANSFER_ENCODING]
+        .into_iter()
+        .filter_map(|name| head.headers.get(&name).cloned().map(|value| (name, value)))
+        .collect();
+    let version = head.version;
+    *head = (*exchange.request).clone();
+    head.set_version(version);
+    head.set_method(upstream_method(exchange).clone());
+    let mut scratch = Vec::with_capacity(128);
+    put_upstream_target(exchange, destination, &mut scratch);
+    head.set_raw_path(&scratch)?;
+    let named = named_by_connection(&exchange.request);
+    let dropped: SmallVec<[HeaderName; 16]> = head
+        .headers
+        .keys()
+        .filter(|name| is_dropped(exchange, &named, name.as_str().as_bytes()))
+        .cloned()
+        .collect();
+    for name in dropped {
+        head.remove_header(&name);
+    }
+    for (name, value) in framing {
+        head.insert_header(name, value)?;
+    }
+    if let Ok(host) = HeaderValue::from_bytes(upstream_host(exchange, destination).as_bytes()) {
+        head.insert_header(HOST, host)?;
+    }
+    if exchange.request.headers.contains_key(EXPECT) {
+        head.insert_header(EXPECT, "100-continue")?;
+    }
+    if upgrade {
+        head.insert_header(UPGRADE, "websocket")?;
+        head.insert_header(CONNECTION, "keep-alive, Upgrade")?;
+    } else if version <= http::Version::HTTP_11 {
+        head.insert_header(CONNECTION, "keep-alive")?;
+    }
+    if wants_trailers(&exchange.request) {
+        head.insert_header(TE, "trailers")?;
+    }
+    let mut result = Ok(());
+    for_each_added(exchange, destination, &mut scratch, |name, value| {
+        if let Ok(value) = HeaderValue::from_bytes(value)
+            && let Err(error) = head.insert_header(name.name.clone(), value)
+        {
+            result = Err(error);
+        }
+    });
+    result
+}
+
+/// The method that goes upstream.
+pub(crate) fn upstream_method(exchange: &Exchange) -> &Method {
+    exchange
+        .edits
+        .as_ref()
+        .and_then(|edits| edits.method.as_ref())
+        .unwrap_or(&exchange.request.method)
+}
+
+fn put_field(into: &mut BytesMut, name: &[u8], value: &[u8]) {
+    into.put_slice(name);
+    into.put_slice(b": ");
+    into.put_slice(value);
+    into.put_slice(b"\r\n");
+}
+
+/// Hop-by-hop fields, and those that are written anew. Names come as sent, in any case.
+fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
+    let headers = &exchange.snapshot.serving.headers;
+    let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
+    // By length first: most fields are none of these.
+    let own = match name.len() {
+        2 => is(&TE),
+        3 => is(&VIA) && headers.via_http1.is_some(),
+        4 => is(&HOST),
+        5 => is(&PROXY),
+        6 => is(&EXPECT),
+        7 => is(&UPGRADE),
+        9 => is(&X_REAL_IP),
+        10 => is(&CONNECTION) || is(&KEEP_ALIVE),
+        14 => is(&CONTENT_LENGTH),
+        15 => is(&X_FORWARDED_FOR),
+        16 => {
+            is(&PROXY_CONNECTION)
+                || is(&X_FORWARDED_HOST)
+                || is(&X_FORWARDED_PATH)
+                || is(&X_FORWARDED_PORT)
+        }
+        17 => is(&TRANSFER_ENCODING) || is(&X_FORWARDED_PROTO),
+        18 => is(&X_FORWARDED_PREFIX),
+        _ => false,
+    };
+    own || headers
+        .request_id_upstream
+        .as_ref()
+        .is_some_and(|other| other.as_str().len() == name.len() && is(other))
+        || named.iter().any(is)
+}
+
+fn named_by_connection(request: &RequestHeader) -> Named {
+    let mut named = Named::new();
+    for value in request.headers.get_all(CONNECTION) {
+        for member in value.as_bytes().split(|b| *b == b',') {
+            let member = member.trim_ascii();
+            if member.eq_ignore_ascii_case(b"keep-alive")
+                || member.eq_ignore_ascii_case(b"close")
+                || member.eq_ignore_ascii_case(b"upgrade")
+            {
+                continue;
+            }
+            if let Ok(name) = HeaderName::from_bytes(member) {
+                named.push(name);
+            }
+        }
+    }
+    named
+}
+
+fn wants_trailers(request: &RequestHeader) -> bool {
+    request.headers.get_all(TE).iter().any(|value| {
+        value.as_bytes().split(|b| *b == b',').any(|member| {
+            member
+                .split(|b| *b == b';')
+                .next()
+                .is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        })
+    })
+}
+
+/// A header name in the two forms that writers need.
+pub(crate) struct AddedName<'a> {
+    name: &'a HeaderName,
+    title: &'a str,
+}
+
+/// Calls `add` with every field that the gateway adds. `scratch` is used to put values together.
+fn for_each_added(
+    exchange: &Exchange,
+    destination: &Destination<'_>,
+    scratch: &mut Vec<u8>,
+    mut add: impl FnMut(AddedName<'_>, &[u8]),
+) {
+    let connection = &exchange.connection;
+    let headers = &exchange.request.headers;
+    let serving = &exchange.snapshot.serving;
+    let own = |name| AddedName {
+        name,
+        title: title(name),
+    };
+
+    scratch.clear();
+    for value in headers.get_all(&X_FORWARDED_FOR) {
+        scratch.extend_from_slice(value.as_bytes());
+        scratch.extend_from_slice(b", ");
+    }
+    // The connecting peer is appended to a list; without one the client's address starts it.
+    if scratch.is_empty() && exchange.client_address != connection.peer.ip() {
+        put_address(exchange.client_address, scratch);
+    } else {
+        scratch.extend_from_slice(connection.peer_text.as_bytes());
+    }
+    add(own(&X_FORWARDED_FOR), scratch);
+
+    scratch.clear();
+    if exchange.client_address == connection.peer.ip() {
+        scratch.extend_from_slice(connection.peer_text.as_bytes());
+    } else {
+        put_address(exchange.client_address, scratch);
+    }
+    add(own(&X_REAL_IP), scratch);
+
+    // A trusted peer's own statement stands.
+    let state =
+        |name: &'static HeaderName, value: &[u8], add: &mut dyn FnMut(AddedName<'_>, &[u8])| {
+            match headers.get(name).filter(|_| connection.trusted) {
+                Some(incoming) => add(own(name), incoming.as_bytes()),
+                None => add(own(name), value),
+            }
+        };
+    let proto: &[u8] = if connection.is_tls() {
+        b"https"
+    } else {
+        b"http"
+    };
+    state(&X_FORWARDED_PROTO, proto, &mut add);
+    let host = exchange.host();
+    state(&X_FORWARDED_HOST, split_port(host).0.as_bytes(), &mut add);
+    state(&X_FORWARDED_PORT, connection.port_text.as_bytes(), &mut add);
+    state(&X_FORWARDED_PATH, exchange.raw_path(), &mut add);
+
+    let stripped = destination
+        .route
+        .plan
+        .strip_path
+        .then(|| exchange.matched.length())
+        .flatten()
+        .and_then(|length| exchange.path().get(..length))
+        .filter(|prefix| !matches!(*prefix, b"" | b"/"));
+    match headers
+        .get(&X_FORWARDED_PREFIX)
+        .filter(|_| connection.trusted)
+    {
+        Some(incoming) => add(own(&X_FORWARDED_PREFIX), incoming.as_bytes()),
+        None => {
+            if let Some(prefix) = stripped {
+                scratch.clear();
+                path::encode_into(scratch, prefix);
+                add(own(&X_FORWARDED_PREFIX), scratch);
+            }
+        }
+    }
+
+    let via = if exchange.http2 {
+        &serving.headers.via_http2
+    } else {
+        &serving.headers.via_http1
+    };
+    if let Some(via) = via {
+        scratch.clear();
+        for value in headers.get_all(VIA) {
+            scratch.extend_from_slice(value.as_bytes());
+            scratch.extend_from_slice(b", ");
+        }
+        scratch.extend_from_slice(via.as_bytes());
+        add(own(&VIA), scratch);
+    }
+    if let Some(name) = &serving.headers.request_id_upstream {
+        let title = &serving.headers.request_id_upstream_title;
+        add(AddedName { name, title }, exchange.request_id.as_bytes());
+    }
+}
+
+fn put_address(address: std::net::IpAddr, into: &mut Vec<u8>) {
+    use std::io::Write as _;
+    // Writing to a vector cannot fail.
+    let _ = write!(into, "{address}");
+}
+
+/// The customary spelling on HTTP/1.1.
+fn title(name: &HeaderName) -> &'static str {
+    match name.as_str() {
+        "x-forwarded-for" => "X-Forwarded-For",
+        "x-forwarded-host" => "X-Forwarded-Host",
+        "x-forwarded-path" => "X-Forwarded-Path",
+        "x-forwarded-port" => "X-Forwarded-Port",
+        "x-forwarded-prefix" => "X-Forwarded-Prefix",
+        "x-forwarded-proto" => "X-Forwarded-Proto",
+        "x-real-ip" => "X-Real-IP",
+        _ => "Via",
+    }
+}

@@ -1,0 +1,170 @@
+//! The front door: what happens between accepting a TCP connection and the first HTTP request, and between requests.
+//!
+//! ```text
+//! accept ─▶ facts ─▶ TLS? ─▶ what is spoken? ─▶ HTTP/2: frames to Pingora
+//!                                           └▶ HTTP/1: wait ─▶ session ─▶ gateway ─┐
+//!                                                        ▲──── keep-alive ─────────┘
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::ALPN;
+use pingora_core::server::ShutdownWatch;
+use pingora_http::ResponseHeader;
+use pingora_proxy::HttpProxy;
+use tokio::net::TcpStream;
+
+use crate::engine::gateway::Gateway;
+use crate::engine::io::{Channel, Io, Refuse};
+use crate::engine::tls::Acceptor;
+use crate::runtime::connection::Connection;
+
+/// Once a request has begun to arrive, its head must come without pauses longer than this.
+const HEAD_PAUSE_SECONDS: u64 = 10;
+/// The first bytes of HTTP/2 with prior knowledge (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What every connection of a listener needs.
+pub(crate) struct Front {
+    pub(crate) proxy: Arc<HttpProxy<Gateway>>,
+    pub(crate) acceptor: Option<Arc<Acceptor>>,
+    /// HTTP/2 with prior knowledge on a plain listener.
+    pub(crate) http2: bool,
+    pub(crate) refuse: Refuse,
+}
+
+impl Front {
+    /// Serves one connection to its end.
+    pub(crate) async fn serve(
+        &self,
+        stream: TcpStream,
+        connection: Connection,
+        idle: Duration,
+        requests_max: u32,
+        mut shutdown: ShutdownWatch,
+    ) -> io::Result<()> {
+        // Answers are written whole: waiting for more to come would only delay them.
+        stream.set_nodelay(true)?;
+        let (channel, alpn) = match &self.acceptor {
+            Some(acceptor) => {
+                let (stream, facts, alpn) = acceptor.accept(stream).await?;
+                let _ = connection.tls.set(facts);
+                (Channel::Tls(Box::new(stream)), alpn)
+            }
+            None => {
+                let alpn = match self.http2 {
+                    true => tokio::select! {
+                        spoken = recognise(&stream, idle) => spoken?,
+                        _ = shutdown.changed() => return Ok(()),
+                    },
+                    false => ALPN::H1,
+                };
+                (Channel::Plain(stream), alpn)
+            }
+        };
+        let connection = Arc::new(connection);
+        let http2 = alpn == ALPN::H2;
+        let digest = if http2 {
+            Some(carry(&connection)?)
+        } else {
+            None
+        };
+        let refuse = Arc::clone(&self.refuse);
+        let io = Io::new(
+            connection,
+            channel,
+            Bytes::new(),
+            Some(alpn),
+            digest,
+            refuse,
+        );
+        if http2 {
+            self.proxy.process_new(Box::new(io), &shutdown).await;
+            return Ok(());
+        }
+        self.serve_http1(Box::new(io), idle, requests_max, shutdown)
+            .await
+    }
+
+    async fn serve_http1(
+        &self,
+        mut io: Box<Io>,
+        idle: Duration,
+        requests_max: u32,
+        mut shutdown: ShutdownWatch,
+    ) -> io::Result<()> {
+        let mut settings: Option<HttpPersistentSettings> = None;
+        let mut may_have_read_ahead = false;
+        loop {
+            if !may_have_read_ahead {
+                // No session exists while the client is silent: an idle connection costs a socket.
+                tokio::select! {
+                    biased;
+                    ready = tokio::time::timeout(idle, io.readable()) => match ready {
+                        Ok(ready) => ready?,
+                        Err(_) => return Ok(()),
+                    },
+                    _ = shutdown.changed() => return Ok(()),
+                }
+            }
+            io.expect_request();
+            let mut session = ServerSession::new_http1(io);
+            match settings.take() {
+                Some(settings) => settings.apply_to_session(&mut session),
+                None => session.set_keepalive_reuses_remaining(Some(requests_max)),
+            }
+            session.set_keepalive(Some(HEAD_PAUSE_SECONDS));
+            let Some(reused) = self.proxy.process_new_http(session, &shutdown).await else {
+                return Ok(());
+            };
+            let (stream, persistent) = reused.consume();
+            settings = persistent;
+            io = match stream.into_any().downcast::<Io>() {
+                Ok(io) => io,
+                Err(_) => return Ok(()),
+            };
+            may_have_read_ahead = io.may_have_read_ahead();
+        }
+    }
+}
+
+/// Looks at the first bytes without taking them.
+async fn recognise(stream: &TcpStream, idle: Duration) -> io::Result<ALPN> {
+    let looking = async {
+        let mut seen = 0;
+        loop {
+            let mut first = [0; HTTP2_PREFACE.len()];
+            let length = stream.peek(&mut first).await?;
+            let beginning = first.get(..length).unwrap_or_default();
+            if length == 0 || !HTTP2_PREFACE.starts_with(beginning) {
+                return Ok(ALPN::H1);
+            }
+            if length == HTTP2_PREFACE.len() {
+                return Ok(ALPN::H2);
+            }
+            // Part of the preface is here. The kernel reports bytes that were only looked at as ready at once, so
+            // pause before looking again; clients send the preface in one piece.
+            if length == seen {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            seen = length;
+        }
+    };
+    match tokio::time::timeout(idle.min(Duration::from_secs(HEAD_PAUSE_SECONDS)), looking).await {
+        Ok(spoken) => spoken,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Packs the connection's facts where HTTP/2 streams find them.
+fn carry(connection: &Arc<Connection>) -> io::Result<Arc<ProxyDigest>> {
+    let head = ResponseHeader::build_no_case(200, Some(0)).map_err(io::Error::other)?;
+    let facts: Box<dyn std::any::Any + Send + Sync> = Box::new(Arc::clone(connection));
+    Ok(Arc::new(ProxyDigest::new(Box::new(head), Some(facts))))
+}

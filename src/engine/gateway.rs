@@ -1,0 +1,559 @@
+//! The gateway as Pingora sees it: one `ProxyHttp` implementation whose hooks call the phases.
+//!
+//! `request_filter` runs everything up to access and then either the exchange driver, which finishes the request
+//! there, or returns to let Pingora's proxy path (the duplex driver) do it. See [`crate::engine::phases`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, StatusCode};
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use smallvec::SmallVec;
+
+use crate::engine::exchange::{self, CLIENT_LEFT, ExchangeDriver};
+use crate::engine::forwarding::{self, Destination};
+use crate::engine::io::Io;
+use crate::engine::log::AccessLog;
+use crate::engine::phases::{self, BodySource};
+use crate::engine::{balance, duplex, heads, respond};
+use crate::runtime::cluster::Picked;
+use crate::runtime::connection::Connection;
+use crate::runtime::contract::Phases;
+use crate::runtime::exchange::{Exchange, RequestBody, ResponseSource};
+use crate::runtime::fault::{Blame, Fault, LocalResponse};
+use crate::runtime::node::Node;
+use crate::runtime::snapshot::Snapshot;
+
+/// A request body that nobody wanted is read away for at most this long before the connection is closed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most that is reserved at once for a body of announced length, in bytes.
+const RESERVED_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Which driver every request takes, for tests that run through both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForcedDriver {
+    Exchange,
+    Duplex,
+}
+
+/// Serves requests with whatever snapshot is current when they begin.
+pub(crate) struct Gateway {
+    pub(crate) snapshots: Arc<ArcSwap<Snapshot>>,
+    pub(crate) node: Arc<Node>,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
+    pub(crate) driver: ExchangeDriver,
+    pub(crate) forced: Option<ForcedDriver>,
+}
+
+/// What Pingora carries through the hooks of one request.
+pub(crate) struct RequestState {
+    exchange: Option<Box<Exchange>>,
+    node: Arc<Node>,
+    /// The duplex driver's: endpoints tried, the current one, and how far it got.
+    tried: SmallVec<[SocketAddr; 2]>,
+    picked: Option<Picked>,
+    sent: bool,
+    /// Why the request cannot be proxied, when a hook found out.
+    fault: Option<Fault>,
+    /// Request body bytes seen by the duplex driver.
+    body_bytes: u64,
+    filters_body: bool,
+}
+
+impl Drop for RequestState {
+    fn drop(&mut self) {
+        self.node.traffic.request_ended();
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestState;
+
+    fn new_ctx(&self) -> Self::CTX {
+        self.node.traffic.request_began();
+        RequestState {
+            exchange: None,
+            node: Arc::clone(&self.node),
+            tried: SmallVec::new(),
+            picked: None,
+            sent: false,
+            fault: None,
+            body_bytes: 0,
+            filters_body: false,
+        }
+    }
+
+    /// No modules: the default one costs an allocation for each request.
+    fn init_downstream_modules(&self, _modules: &mut pingora_core::modules::http::HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        let Some(mut exchange) = self.begin(session) else {
+            return Error::e_explain(ErrorType::InternalError, "connection facts are missing");
+        };
+        let finished = match self.until_forwarding(session, &mut exchange).await {
+            Ok(DriverChoice::Exchange) => {
+                self.driver.run(session, &mut exchange).await.map(|()| true)
+            }
+            Ok(DriverChoice::Duplex) => {
+                // Pingora's own path reads the head: give it back.
+                *session.as_downstream_mut().req_header_mut() = (*exchange.request).clone();
+                Ok(false)
+            }
+            Err(local) => Err(local),
+        };
+        let finished = match finished {
+            Ok(finished) => finished,
+            Err(local) => {
+                if let Err(error) = respond::send(session, &mut exchange, *local).await {
+                    tracing::debug!(%error, "client left before the answer");
+                    exchange.status = CLIENT_LEFT;
+                    session.set_keepalive(None);
+                }
+                true
+            }
+        };
+        ctx.exchange = Some(exchange);
+        Ok(finished)
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Self::CTX,
+    ) -> Result<Box<HttpPeer>> {
+        let Some(exchange) = ctx.exchange.as_deref_mut() else {
+            return Error::e_explain(ErrorType::InternalError, "no exchange");
+        };
+        let Some(route) = exchange.route.clone() else {
+            return Error::e_explain(ErrorType::InternalError, "no route");
+        };
+        let Some(forward) = &route.forward else {
+            return Error::e_explain(ErrorType::InternalError, "no forward");
+        };
+        ctx.sent = false;
+        ctx.body_bytes = 0;
+        let picked = match balance::pick(exchange, forward, &ctx.tried).await {
+            Ok(picked) => picked,
+            Err(fault) => {
+                let status = fault.status.as_u16();
+                ctx.fault = Some(fault);
+                return Error::e_explain(ErrorType::HTTPStatus(status), "no endpoint");
+            }
+        };
+        ctx.tried.push(picked.address);
+        let destination = Destination {
+            route: &route,
+            forward,
+            picked: &picked,
+        };
+        if phases::takes_part(exchange, Phases::LOG) {
+            forwarding::note_target(exchange, &destination);
+        }
+        let peer = duplex::peer(exchange, &destination);
+        ctx.picked = Some(picked);
+        Ok(peer)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        #[cfg(unix)] _fd: std::os::unix::io::RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let route = ctx
+            .exchange
+            .as_ref()
+            .and_then(|exchange| exchange.route.as_ref());
+        match route.and_then(|route| route.forward.as_ref()) {
+            Some(forward) => duplex::check_peer(forward, digest),
+            None => Ok(()),
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        ctx.sent = true;
+        let (Some(exchange), Some(picked)) = (&ctx.exchange, &ctx.picked) else {
+            return Error::e_explain(ErrorType::InternalError, "no exchange");
+        };
+        let Some(route) = &exchange.route else {
+            return Error::e_explain(ErrorType::InternalError, "no route");
+        };
+        let Some(forward) = &route.forward else {
+            return Error::e_explain(ErrorType::InternalError, "no forward");
+        };
+        let destination = Destination {
+            route,
+            forward,
+            picked,
+        };
+        forwarding::edit_head(exchange, &destination, upstream_request)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let Some(exchange) = &ctx.exchange else {
+            return Ok(());
+        };
+        ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
+        let limit = exchange.snapshot.serving.plan.request_body_bytes_max;
+        // After an upgrade the bytes are a tunnel's, not a request's.
+        let upgraded = exchange.upstream_status == StatusCode::SWITCHING_PROTOCOLS.as_u16();
+        if limit > 0 && ctx.body_bytes > limit && !upgraded {
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            let cause = format!("request body exceeds the limit of {limit} bytes");
+            ctx.fault = Some(Fault::transport(status, Blame::Client, cause));
+            return Error::e_explain(ErrorType::HTTPStatus(status.as_u16()), "body too large");
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let switching = upstream_response.status == StatusCode::SWITCHING_PROTOCOLS;
+        if upstream_response.status.is_informational() && !switching {
+            return Ok(());
+        }
+        let Some(exchange) = ctx.exchange.as_deref_mut() else {
+            return Ok(());
+        };
+        exchange.timing.answered = Some(Instant::now());
+        exchange.upstream_status = upstream_response.status.as_u16();
+        exchange.response_source = ResponseSource::Upstream;
+        heads::drop_hop_by_hop(upstream_response, switching);
+        heads::add_gateway_headers(exchange, upstream_response);
+        phases::header_filter(exchange, upstream_response);
+        ctx.filters_body = !switching && phases::takes_part(exchange, Phases::BODY_FILTER);
+        if exchange.is_body_length_changing() {
+            upstream_response.remove_header(&CONTENT_LENGTH);
+            if !exchange.http2 {
+                upstream_response.insert_header(TRANSFER_ENCODING, "chunked")?;
+            }
+        }
+        exchange.status = upstream_response.status.as_u16();
+        if phases::takes_part(exchange, Phases::LOG) {
+            exchange.response = Some(Box::new(upstream_response.clone()));
+        }
+        if switching {
+            session.set_read_timeout(duplex::tunnel_timeout(exchange));
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Self::CTX,
+    ) -> Result<Option<Duration>> {
+        if ctx.filters_body
+            && let Some(exchange) = ctx.exchange.as_deref_mut()
+        {
+            let mut piece = body.take().unwrap_or_default();
+            phases::body_filter(exchange, &mut piece, end_of_stream);
+            *body = Some(piece);
+        }
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _upstream_trailers: &mut HeaderMap,
+        ctx: &mut Self::CTX,
+    ) -> Result<Option<Bytes>> {
+        // With trailers the body filter never learns of the end: what it held back leaves now.
+        if ctx.filters_body
+            && let Some(exchange) = ctx.exchange.as_deref_mut()
+        {
+            let mut piece = Bytes::new();
+            phases::body_filter(exchange, &mut piece, true);
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Self::CTX,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        retry_if_allowed(ctx, &mut e, false);
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        e: Box<Error>,
+        ctx: &mut Self::CTX,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let mut e = e.more_context(format!("upstream {}", duplex::describe(peer)));
+        let replayable = !session.as_ref().retry_buffer_truncated();
+        let untouched = session.response_written().is_none();
+        e.retry
+            .decide_reuse(client_reused && replayable && untouched);
+        if e.retry() {
+            // Not the endpoint's fault: it closed an idle connection. The same one may be asked again.
+            let idempotent = ctx.exchange.as_ref().is_some_and(|exchange| {
+                exchange::is_idempotent(forwarding::upstream_method(exchange))
+            });
+            e.set_retry(idempotent);
+            ctx.tried.pop();
+        } else if replayable && untouched {
+            retry_if_allowed(ctx, &mut e, ctx.sent);
+        }
+        e
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        e: &Error,
+        ctx: &mut Self::CTX,
+    ) -> FailToProxy {
+        let fault = ctx.fault.take().unwrap_or_else(|| duplex::fault(e));
+        let code = fault.status.as_u16();
+        let Some(exchange) = ctx.exchange.as_deref_mut() else {
+            return FailToProxy {
+                error_code: code,
+                can_reuse_downstream: false,
+            };
+        };
+        if fault.blame == Blame::Client && *e.esource() == pingora_error::ErrorSource::Downstream {
+            exchange.status = CLIENT_LEFT;
+        } else if session.response_written().is_none() {
+            let local = phases::answer(exchange, &fault);
+            if let Err(error) = respond::send(session, exchange, *local).await {
+                tracing::debug!(%error, "client left before the answer");
+                exchange.status = CLIENT_LEFT;
+            }
+        } else {
+            tracing::error!(request_id = %exchange.request_id, error = %e, "response cut short");
+        }
+        FailToProxy {
+            error_code: code,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, _e: Option<&Error>, ctx: &mut Self::CTX) {
+        let Some(exchange) = ctx.exchange.as_deref_mut() else {
+            return;
+        };
+        exchange.timing.ended = Some(Instant::now());
+        let downstream = session.as_downstream();
+        exchange.request_bytes += downstream.body_bytes_read() as u64;
+        if exchange.response_bytes == 0 {
+            exchange.response_bytes = downstream.body_bytes_sent() as u64;
+        }
+        if let Some(log) = &self.access_log {
+            log.write(exchange);
+        }
+        phases::log(exchange);
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Self::CTX, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Self::CTX,
+        _error: &Error,
+        _context: pingora_proxy::ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+impl Gateway {
+    /// Takes the request out of the session.
+    fn begin(&self, session: &mut Session) -> Option<Box<Exchange>> {
+        let downstream = session.as_downstream_mut();
+        // Asked first: on HTTP/1 this fixes the body's framing, before the head is taken away.
+        let empty = downstream.is_body_empty();
+        let length = downstream
+            .get_header(CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+        let body = if empty {
+            RequestBody::Absent
+        } else {
+            RequestBody::Streaming { length }
+        };
+        let head_bytes = match downstream.as_http1() {
+            Some(http1) => http1.get_headers_raw_bytes().len() as u64,
+            None => 0,
+        };
+        let connection = connection_of(session, head_bytes, if empty { Some(0) } else { length })?;
+        if session.as_downstream().as_http1().is_some() {
+            session.as_downstream_mut().set_pipelining_enabled(true);
+            session
+                .as_downstream_mut()
+                .set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        }
+        let head = session.as_downstream_mut().req_header_mut();
+        let stand_in = RequestHeader::build_no_case(head.method.clone(), b"/", Some(0)).ok()?;
+        let version = head.version;
+        let mut request = Box::new(std::mem::replace(head, stand_in));
+        head.set_version(version);
+        if request.version != version {
+            request.set_version(version);
+        }
+        let snapshot = self.snapshots.load_full();
+        let mut exchange = Box::new(phases::begin(snapshot, connection, request, body));
+        exchange.request_bytes = head_bytes;
+        Some(exchange)
+    }
+
+    /// Everything up to the decision where the request goes.
+    async fn until_forwarding(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<DriverChoice, Box<LocalResponse>> {
+        phases::admit(exchange)?;
+        phases::rewrite(exchange)?;
+        phases::find_route(exchange)?;
+        phases::access(exchange, &mut SessionBody(session)).await?;
+        let choice = self.choose_driver(exchange);
+        if choice == DriverChoice::Exchange
+            && matches!(exchange.request_body, RequestBody::Streaming { .. })
+            && let Err(fault) = SessionBody(session).hold(exchange).await
+        {
+            return Err(phases::answer(exchange, &fault));
+        }
+        Ok(choice)
+    }
+
+    fn choose_driver(&self, exchange: &Exchange) -> DriverChoice {
+        // What is held, or will be, only the exchange driver can send.
+        let must_hold = matches!(exchange.request_body, RequestBody::Held(_))
+            || phases::takes_part(exchange, Phases::MESSAGE);
+        match self.forced {
+            Some(ForcedDriver::Duplex) if !must_hold => DriverChoice::Duplex,
+            forced if exchange::is_eligible(exchange, forced.is_some() || must_hold) => {
+                DriverChoice::Exchange
+            }
+            _ => DriverChoice::Duplex,
+        }
+    }
+}
+
+/// Who moves the bytes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DriverChoice {
+    Exchange,
+    Duplex,
+}
+
+/// Reads request bodies off Pingora's session.
+struct SessionBody<'a>(&'a mut Session);
+
+impl BodySource for SessionBody<'_> {
+    async fn hold(&mut self, exchange: &mut Exchange) -> Result<(), Fault> {
+        let RequestBody::Streaming { length } = exchange.request_body else {
+            return Ok(());
+        };
+        let plan = &exchange.snapshot.serving.plan;
+        let held_max = plan.held_body_bytes_max as u64;
+        let limit = match plan.request_body_bytes_max {
+            0 => held_max,
+            limit => limit.min(held_max),
+        };
+        let too_large = || {
+            let cause = format!("request body exceeds {limit} bytes, the limit for held bodies");
+            Fault::transport(StatusCode::PAYLOAD_TOO_LARGE, Blame::Client, cause)
+        };
+        if length.is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let gone = |error: Box<Error>| {
+            let status = match error.etype() {
+                ErrorType::ReadTimedout => StatusCode::REQUEST_TIMEOUT,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            Fault::transport(
+                status,
+                Blame::Client,
+                format!("reading the request body: {error}"),
+            )
+        };
+        let downstream = self.0.as_downstream_mut();
+        if exchange.request.headers.contains_key(EXPECT) {
+            downstream.write_continue_response().await.map_err(gone)?;
+            exchange.request.remove_header(&EXPECT);
+        }
+        let reserve = length.unwrap_or(0).min(RESERVED_BYTES_MAX) as usize;
+        let mut body = BytesMut::with_capacity(reserve);
+        while let Some(piece) = downstream.read_request_body().await.map_err(gone)? {
+            if (body.len() + piece.len()) as u64 > limit {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&piece);
+        }
+        exchange.request_body = RequestBody::Held(body.freeze());
+        Ok(())
+    }
+}
+
+/// The facts of the session's connection; tells the stream that the head was read.
+fn connection_of(session: &Session, head_bytes: u64, body: Option<u64>) -> Option<Arc<Connection>> {
+    let downstream = session.as_downstream();
+    if let Some(stream) = downstream.stream() {
+        let io = stream.as_any().downcast_ref::<Io>()?;
+        io.request_began(head_bytes, body);
+        return Some(Arc::clone(&io.connection));
+    }
+    let digest = downstream.digest()?.proxy_digest.as_ref()?;
+    let facts = digest.user_data.as_ref()?;
+    facts.downcast_ref::<Arc<Connection>>().cloned()
+}
+
+/// Lets Pingora try the next endpoint, where the rules allow.
+fn retry_if_allowed(ctx: &mut RequestState, error: &mut Error, sent: bool) {
+    let Some(exchange) = ctx.exchange.as_deref_mut() else {
+        return;
+    };
+    let client = *error.esource() == pingora_error::ErrorSource::Downstream;
+    if client || ctx.fault.is_some() || !duplex::may_retry(exchange, sent) {
+        error.set_retry(false);
+        return;
+    }
+    balance::give_up(exchange, duplex::fault(error).status.as_u16());
+    error.set_retry(true);
+}

@@ -1,0 +1,284 @@
+//! The stream type under every client connection.
+//!
+//! Pingora's sessions read and write through it. It keeps no buffers, so that an idle connection costs a socket and
+//! little else. It can be written to through a shared reference, which is how the exchange driver sends head and body
+//! in one system call, past the session. It replaces the answers that the session itself makes to unreadable requests
+//! by the gateway's own. It counts the bytes handed out, which tells whether a pipelined request is waiting.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::ALPN;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use pingora_core::tls::tokio_ssl::SslStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::runtime::connection::Connection;
+
+/// How many bytes of a request are known to belong to it; unknown while its body is chunked.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Renders the answer to a request that could not be read.
+pub(crate) type Refuse = Arc<dyn Fn(&Connection, u16) -> Bytes + Send + Sync>;
+
+/// A client connection as Pingora's sessions see it.
+pub(crate) struct Io {
+    pub(crate) connection: Arc<Connection>,
+    channel: Mutex<Channel>,
+    /// Bytes read while deciding what the connection speaks; handed out first.
+    prefix: Bytes,
+    alpn: Option<ALPN>,
+    /// Carries the connection's facts to HTTP/2 streams, which do not see this type.
+    proxy_digest: Option<Arc<ProxyDigest>>,
+    id: UniqueIDType,
+    refuse: Refuse,
+    refusal: Option<Bytes>,
+    head_read: AtomicBool,
+    delivered: AtomicU64,
+    consumed: AtomicU64,
+}
+
+/// What lies underneath.
+pub(crate) enum Channel {
+    Plain(TcpStream),
+    Tls(Box<SslStream<TcpStream>>),
+}
+
+impl Io {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        channel: Channel,
+        prefix: Bytes,
+        alpn: Option<ALPN>,
+        proxy_digest: Option<Arc<ProxyDigest>>,
+        refuse: Refuse,
+    ) -> Self {
+        let id = channel.id();
+        Self {
+            connection,
+            channel: Mutex::new(channel),
+            prefix,
+            alpn,
+            proxy_digest,
+            id,
+            refuse,
+            refusal: None,
+            head_read: AtomicBool::new(false),
+            delivered: AtomicU64::new(0),
+            consumed: AtomicU64::new(UNKNOWN),
+        }
+    }
+
+    /// Waits until the client has sent something (or left). No buffer is held meanwhile.
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        if !self.prefix.is_empty() {
+            return Ok(());
+        }
+        match self.channel.get_mut() {
+            Channel::Plain(stream) => stream.readable().await,
+            Channel::Tls(stream) if stream.ssl().pending() > 0 => Ok(()),
+            Channel::Tls(stream) => stream.get_ref().readable().await,
+        }
+    }
+
+    /// A new request begins: what is written before its head was read is a refusal by the session.
+    pub(crate) fn expect_request(&mut self) {
+        *self.head_read.get_mut() = false;
+        *self.delivered.get_mut() = 0;
+        *self.consumed.get_mut() = UNKNOWN;
+    }
+
+    /// The head was read and is `head` bytes long; a body of `body` bytes follows, `None` when chunked.
+    pub(crate) fn request_began(&self, head: u64, body: Option<u64>) {
+        self.head_read.store(true, Ordering::Relaxed);
+        let consumed = body.map_or(UNKNOWN, |body| head.saturating_add(body));
+        self.consumed.store(consumed, Ordering::Relaxed);
+    }
+
+    /// Could bytes of a further request have been handed out already?
+    pub(crate) fn may_have_read_ahead(&mut self) -> bool {
+        *self.delivered.get_mut() > *self.consumed.get_mut() || *self.consumed.get_mut() == UNKNOWN
+    }
+
+    /// Writes everything, past the session that owns this stream. Only between phases of the same task: the session
+    /// itself must not be writing.
+    pub(crate) async fn write_all_shared(&self, data: &mut impl Buf) -> io::Result<()> {
+        while data.has_remaining() {
+            let written = poll_fn(|cx| {
+                let mut channel = self.channel.lock();
+                channel.poll_write(cx, data.chunk())
+            })
+            .await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            data.advance(written);
+        }
+        Ok(())
+    }
+
+    /// Writes the gateway's own answer instead of the session's.
+    fn poll_refuse(&mut self, cx: &mut Context<'_>, theirs: &[u8]) -> Poll<io::Result<usize>> {
+        let refusal = self.refusal.get_or_insert_with(|| {
+            let status = theirs
+                .get(9..12)
+                .and_then(|digits| std::str::from_utf8(digits).ok())
+                .and_then(|digits| digits.parse().ok())
+                .unwrap_or(400);
+            (self.refuse)(&self.connection, status)
+        });
+        while refusal.has_remaining() {
+            match self.channel.get_mut().poll_write(cx, refusal) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => refusal.advance(written),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        // The session believes that its own answer was sent.
+        Poll::Ready(Ok(theirs.len()))
+    }
+}
+
+impl Channel {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+
+    fn id(&self) -> UniqueIDType {
+        use std::os::fd::AsRawFd;
+        match self {
+            Self::Plain(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.get_ref().as_raw_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        if this.prefix.is_empty() {
+            std::task::ready!(this.channel.get_mut().poll_read(cx, buf))?;
+        } else {
+            let length = this.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.prefix.split_to(length));
+        }
+        *this.delivered.get_mut() += (buf.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        // HTTP/2 has no such answers: its streams are refused by frames.
+        if !*this.head_read.get_mut() && this.alpn != Some(ALPN::H2) {
+            return this.poll_refuse(cx, data);
+        }
+        this.channel.get_mut().poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().channel.get_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().channel.get_mut().poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Io {
+    async fn shutdown(&mut self) {
+        let channel = self.channel.get_mut();
+        // The client may already be gone: nothing can be done about it.
+        let _ = poll_fn(|cx| channel.poll_shutdown(cx)).await;
+    }
+}
+
+impl UniqueID for Io {
+    fn id(&self) -> UniqueIDType {
+        self.id
+    }
+}
+
+impl Ssl for Io {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.alpn.clone()
+    }
+}
+
+impl Peek for Io {}
+
+impl GetTimingDigest for Io {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Io {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.proxy_digest.clone()
+    }
+}
+
+impl GetSocketDigest for Io {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io")
+            .field("peer", &self.connection.peer)
+            .field("local", &self.connection.local)
+            .finish_non_exhaustive()
+    }
+}

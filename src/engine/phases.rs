@@ -1,0 +1,366 @@
+//! The phases of an exchange as functions: called by Pingora's hooks and by the exchange driver alike.
+//!
+//! ```text
+//!            begin ─▶ admit ─▶ rewrite ─▶ route ─▶ access ─▶ (driver) ─▶ header_filter ─▶ body_filter ─▶ log
+//!                       │         │         │         │          │             ▲
+//!                       └─────────┴─────────┴─────────┴──────────┴── answer ───┘
+//! ```
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::model::plan::{Protocol, ProtocolSet};
+use crate::model::route;
+use crate::runtime::connection::Connection;
+use crate::runtime::contract::{Flow, Phases, ProtocolProblem};
+use crate::runtime::exchange::{Exchange, RequestBody, RequestId, ResponseSource};
+use crate::runtime::fault::{Blame, Fault, LocalResponse};
+use crate::runtime::path;
+use crate::runtime::pipeline::{Instance, Pipeline};
+use crate::runtime::router::MatchInput;
+use crate::runtime::snapshot::Snapshot;
+
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Request bodies up to this length go through the exchange driver, in bytes.
+pub(crate) const SMALL_BODY_BYTES: u64 = 64 * 1024;
+
+/// Either go on, or answer with this.
+pub(crate) type Step = Result<(), Box<LocalResponse>>;
+
+/// Where a body can be read from, whatever the session is.
+pub(crate) trait BodySource {
+    /// Holds the request body in the exchange, up to the limit.
+    async fn hold(&mut self, exchange: &mut Exchange) -> Result<(), Fault>;
+}
+
+/// An exchange for a request that has just arrived.
+pub(crate) fn begin(
+    snapshot: Arc<Snapshot>,
+    connection: Arc<Connection>,
+    request: Box<RequestHeader>,
+    body: RequestBody,
+) -> Exchange {
+    let id = RequestId::from_bits(rand::random());
+    let mut exchange = Exchange::new(snapshot, connection, request, id, Instant::now());
+    exchange.request_body = body;
+    if exchange.connection.trusted {
+        let peer = exchange.connection.peer.ip();
+        let serving = Arc::clone(&exchange.snapshot.serving);
+        exchange.client_address = serving.client_address(peer, &exchange.request.headers);
+        if let Some(scheme) = exchange.request.headers.get(&X_FORWARDED_PROTO) {
+            exchange.secure = scheme.as_bytes() == b"https";
+        }
+    }
+    exchange
+}
+
+/// Checks what the HTTP layer demands and brings the path into normal form.
+pub(crate) fn admit(exchange: &mut Exchange) -> Step {
+    match check_request(exchange) {
+        Ok(()) => Ok(()),
+        Err(fault) => Err(answer(exchange, &fault)),
+    }
+}
+
+/// Runs the global instances that take part before routing.
+pub(crate) fn rewrite(exchange: &mut Exchange) -> Step {
+    let pipeline = Arc::clone(&exchange.snapshot.global_pipeline);
+    if !pipeline.phases.has(Phases::REWRITE) {
+        return Ok(());
+    }
+    for step in &pipeline.steps {
+        let Some(ranked) = &step.base else { continue };
+        if ranked.instance.phases.has(Phases::REWRITE) {
+            let flow = ranked.instance.plugin.rewrite(exchange);
+            conclude(exchange, flow)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds the route and checks that the request's protocol fits it.
+pub(crate) fn find_route(exchange: &mut Exchange) -> Step {
+    let snapshot = Arc::clone(&exchange.snapshot);
+    let connection = Arc::clone(&exchange.connection);
+    let secure = connection.is_tls();
+    let input = MatchInput {
+        method: exchange.request.method.as_str(),
+        host: exchange.host(),
+        path: exchange.path(),
+        query: exchange.query().unwrap_or_default(),
+        headers: &exchange.request.headers,
+        header_count_max: snapshot.serving.plan.request_headers_max,
+        query_count_max: snapshot.serving.plan.query_arguments_max,
+        sni: connection.server_name(),
+        protocol: if secure {
+            route::Protocol::Https
+        } else {
+            route::Protocol::Http
+        },
+        source: Some(connection.peer),
+        destination: Some(connection.local),
+        listening_port: connection.port,
+    };
+    let found = snapshot.router.find(&input).and_then(|found| {
+        let route = snapshot.routes.at(found.slot)?;
+        Some((Arc::clone(route), found.path))
+    });
+    let Some((route, matched)) = found else {
+        let fault = snapshot.renderer.unrouted(exchange);
+        collect_global(exchange);
+        return Err(answer(exchange, &fault));
+    };
+    let problem = protocol_problem(
+        exchange,
+        route.plan.protocols,
+        route.plan.https_redirect_status,
+    );
+    exchange.route = Some(route);
+    exchange.matched = matched;
+    match problem {
+        None => Ok(()),
+        Some(problem) => {
+            collect_global(exchange);
+            Err(Box::new(
+                snapshot.renderer.wrong_protocol(&problem, exchange),
+            ))
+        }
+    }
+}
+
+/// Runs the access phase of the route's pipeline, choosing each instance when its turn comes.
+pub(crate) async fn access<S: BodySource>(exchange: &mut Exchange, source: &mut S) -> Step {
+    let Some(route) = exchange.route.clone() else {
+        return Ok(());
+    };
+    let pipeline: &Pipeline = &route.pipeline;
+    let mut outcome = Ok(());
+    for step in &pipeline.steps {
+        let Some(instance) = step.choose(&exchange.identity) else {
+            continue;
+        };
+        // Chosen even after an early end: later phases run for it all the same.
+        if outcome.is_ok() {
+            outcome = run_access(instance, exchange, source).await;
+        }
+        exchange.chosen.push(Arc::clone(instance));
+    }
+    outcome?;
+    if route.forward.is_none() {
+        let snapshot = Arc::clone(&exchange.snapshot);
+        let fault = snapshot.renderer.unforwarded(exchange);
+        return Err(answer(exchange, &fault));
+    }
+    Ok(())
+}
+
+/// Runs header_filter for the instances chosen, after adding what access left for the response.
+pub(crate) fn header_filter(exchange: &mut Exchange, head: &mut ResponseHeader) {
+    for (name, value) in std::mem::take(&mut exchange.response_headers) {
+        // Only a header map at its size limit refuses.
+        let _ = head.insert_header(name, value);
+    }
+    for index in 0..exchange.chosen.len() {
+        let Some(instance) = exchange.chosen.get(index) else {
+            break;
+        };
+        if instance.phases.has(Phases::HEADER_FILTER) {
+            let instance = Arc::clone(instance);
+            instance.plugin.header_filter(exchange, head);
+        }
+    }
+}
+
+/// Does any instance chosen take part in this phase?
+pub(crate) fn takes_part(exchange: &Exchange, phase: Phases) -> bool {
+    exchange
+        .chosen
+        .iter()
+        .any(|instance| instance.phases.has(phase))
+}
+
+/// Runs body_filter for the instances chosen over one piece.
+pub(crate) fn body_filter(exchange: &mut Exchange, piece: &mut Bytes, end: bool) {
+    for index in 0..exchange.chosen.len() {
+        let Some(instance) = exchange.chosen.get(index) else {
+            break;
+        };
+        if instance.phases.has(Phases::BODY_FILTER) {
+            let instance = Arc::clone(instance);
+            instance.plugin.body_filter(exchange, piece, end);
+        }
+    }
+}
+
+/// Runs the whole-message steps over a response that is held.
+pub(crate) async fn message(
+    exchange: &mut Exchange,
+    head: &mut ResponseHeader,
+    body: &mut Bytes,
+) -> Step {
+    for index in 0..exchange.chosen.len() {
+        let Some(instance) = exchange.chosen.get(index) else {
+            break;
+        };
+        if instance.phases.has(Phases::MESSAGE) {
+            let instance = Arc::clone(instance);
+            let flow = instance.plugin.message(exchange, head, body).await;
+            conclude(exchange, flow)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the log phase.
+pub(crate) fn log(exchange: &Exchange) {
+    for instance in &exchange.chosen {
+        if instance.phases.has(Phases::LOG) {
+            instance.plugin.log(exchange);
+        }
+    }
+}
+
+/// The dialect's response to a fault; the cause goes to the log.
+pub(crate) fn answer(exchange: &mut Exchange, fault: &Fault) -> Box<LocalResponse> {
+    if let Some(cause) = &fault.cause {
+        let upstream = exchange.tries.last().map(|attempt| attempt.address);
+        match fault.blame {
+            Blame::Client => tracing::info!(
+                request_id = %exchange.request_id, client = %exchange.client_address,
+                status = fault.status.as_u16(), "{cause}"
+            ),
+            Blame::Gateway | Blame::Upstream => tracing::error!(
+                request_id = %exchange.request_id, client = %exchange.client_address,
+                status = fault.status.as_u16(), upstream = ?upstream, "{cause}"
+            ),
+        }
+    }
+    let renderer = Arc::clone(&exchange.snapshot.renderer);
+    Box::new(renderer.fault(fault, exchange))
+}
+
+/// For requests without a route, or refused by it: the global instances run their response phases.
+fn collect_global(exchange: &mut Exchange) {
+    let pipeline = Arc::clone(&exchange.snapshot.global_pipeline);
+    for step in &pipeline.steps {
+        if let Some(instance) = step.choose(&exchange.identity) {
+            exchange.chosen.push(Arc::clone(instance));
+        }
+    }
+}
+
+async fn run_access<S: BodySource>(
+    instance: &Arc<Instance>,
+    exchange: &mut Exchange,
+    source: &mut S,
+) -> Step {
+    if instance.needs.request_body
+        && matches!(exchange.request_body, RequestBody::Streaming { .. })
+        && let Err(fault) = source.hold(exchange).await
+    {
+        return Err(answer(exchange, &fault));
+    }
+    if instance.phases.has(Phases::ACCESS) {
+        let flow = instance.plugin.access(exchange);
+        conclude(exchange, flow)?;
+    }
+    if instance.phases.has(Phases::ACCESS_ASYNC) {
+        let flow = instance.plugin.access_async(exchange).await;
+        conclude(exchange, flow)?;
+    }
+    Ok(())
+}
+
+fn conclude(exchange: &mut Exchange, flow: Flow) -> Step {
+    match flow {
+        Flow::Continue => Ok(()),
+        Flow::Respond(response) => Err(response),
+        Flow::Fault(fault) => Err(answer(exchange, &fault)),
+    }
+}
+
+fn check_request(exchange: &mut Exchange) -> Result<(), Fault> {
+    let bad = |cause: String| Fault::transport(StatusCode::BAD_REQUEST, Blame::Client, cause);
+    let request = &exchange.request;
+    if request.method == http::Method::TRACE {
+        let cause = "method TRACE is not served";
+        return Err(Fault::transport(
+            StatusCode::METHOD_NOT_ALLOWED,
+            Blame::Client,
+            cause,
+        ));
+    }
+    let plain_name = |b: u8| b.is_ascii_uppercase() || matches!(b, b'_' | b'-');
+    if !request.method.as_str().bytes().all(plain_name) {
+        return Err(bad(
+            "method name with characters other than A-Z, _ and -".to_owned()
+        ));
+    }
+    if request.version == http::Version::HTTP_11
+        && !request.headers.contains_key(http::header::HOST)
+    {
+        return Err(bad("HTTP/1.1 without Host".to_owned()));
+    }
+    path::Target::parse(request.raw_path()).map_err(|refusal| bad(refusal.to_string()))?;
+    let normal =
+        path::normalize(exchange.raw_path()).map_err(|refusal| bad(refusal.to_string()))?;
+    let normal = match normal {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(path) => Some(path.into_boxed_slice()),
+    };
+    exchange.normal_path = normal;
+    let limit = exchange.snapshot.serving.plan.request_body_bytes_max;
+    if let RequestBody::Streaming {
+        length: Some(length),
+    } = exchange.request_body
+        && limit > 0
+        && length > limit
+    {
+        let cause = format!("request body of {length} bytes exceeds the limit of {limit}");
+        return Err(Fault::transport(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Blame::Client,
+            cause,
+        ));
+    }
+    Ok(())
+}
+
+fn protocol_problem(
+    exchange: &Exchange,
+    protocols: ProtocolSet,
+    status: u16,
+) -> Option<ProtocolProblem> {
+    let has = |protocol| protocols.contains(protocol);
+    if has(Protocol::Grpc) || has(Protocol::Grpcs) {
+        let grpc = exchange
+            .request
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if !grpc {
+            return Some(ProtocolProblem::NotGrpc);
+        }
+        if !exchange.http2 {
+            return Some(ProtocolProblem::NeedsHttp2);
+        }
+        return (!has(Protocol::Grpc) && !exchange.secure).then_some(ProtocolProblem::GrpcNeedsTls);
+    }
+    let tls_only = has(Protocol::Https) && !has(Protocol::Http);
+    (tls_only && !exchange.secure).then_some(ProtocolProblem::NeedsTls { status })
+}
+
+/// Marks the response as the gateway's own.
+pub(crate) fn made_here(exchange: &mut Exchange) {
+    exchange.response_source = ResponseSource::Gateway;
+    if exchange.timing.answered.is_none() {
+        exchange.timing.answered = Some(Instant::now());
+    }
+}

@@ -1,0 +1,165 @@
+//! TLS towards clients: everything that touches the TLS library on this side is here.
+//!
+//! One context for each set of listener properties; the certificate is chosen for each handshake from the snapshot
+//! that is current then, before resumption is considered.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use boring::ssl::{
+    AlpnError, ClientHello, NameType, SelectCertError, Ssl, SslContext, SslMethod, SslOptions,
+    SslVersion, select_next_proto,
+};
+use pingora_core::protocols::tls::ALPN;
+use pingora_core::tls::tokio_ssl::SslStream;
+use tokio::net::TcpStream;
+
+use crate::runtime::connection::TlsFacts;
+use crate::runtime::snapshot::Snapshot;
+use crate::settings::tls::{CipherSuite, TlsSettings};
+
+/// A client that does not finish its handshake in time is closed.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// TLS 1.2 ciphers of Mozilla's intermediate recommendation, in OpenSSL's notation.
+const INTERMEDIATE: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
+    ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
+    ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+/// What very old clients need besides.
+const OLD: &str = "ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:\
+    ECDHE-RSA-AES256-SHA:AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA:AES256-SHA";
+
+/// Accepts TLS connections for listeners with the same properties.
+pub(crate) struct Acceptor {
+    context: SslContext,
+}
+
+/// Why a client could not be accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AcceptError {
+    #[error("TLS handshake timed out")]
+    Timeout,
+    #[error("TLS handshake failed: {0}")]
+    Handshake(String),
+}
+
+impl Acceptor {
+    /// Builds the context. The error names the setting that the TLS library refuses.
+    pub(crate) fn new(
+        settings: &TlsSettings,
+        http2: bool,
+        snapshots: Arc<ArcSwap<Snapshot>>,
+    ) -> Result<Self, String> {
+        let refused = |what: &str| {
+            let what = what.to_owned();
+            move |error: boring::error::ErrorStack| format!("{what}: {error}")
+        };
+        let mut builder = SslContext::builder(SslMethod::tls()).map_err(refused("TLS context"))?;
+        let (lowest, highest) = versions(settings);
+        builder
+            .set_min_proto_version(Some(lowest))
+            .and_then(|()| builder.set_max_proto_version(Some(highest)))
+            .map_err(refused("ssl_protocols"))?;
+        let custom = settings.ssl_ciphers.as_ref().map(|list| list.0.clone());
+        let ciphers = match settings.ssl_cipher_suite {
+            CipherSuite::Modern => None,
+            CipherSuite::Intermediate => Some(INTERMEDIATE.to_owned()),
+            CipherSuite::Old => Some(format!("{INTERMEDIATE}:{OLD}")),
+            CipherSuite::Custom => custom,
+        };
+        match ciphers {
+            Some(ciphers) => builder
+                .set_cipher_list(&ciphers)
+                .map_err(refused("ssl_ciphers"))?,
+            None => builder
+                .set_min_proto_version(Some(SslVersion::TLS1_3))
+                .map_err(refused("ssl_cipher_suite"))?,
+        }
+        builder.set_options(SslOptions::NO_RENEGOTIATION);
+        builder.set_select_certificate_callback(move |hello| choose_certificate(hello, &snapshots));
+        builder.set_alpn_select_callback(move |_, offered| {
+            let ours: &[u8] = if http2 {
+                b"\x02h2\x08http/1.1"
+            } else {
+                b"\x08http/1.1"
+            };
+            select_next_proto(ours, offered).ok_or(AlpnError::NOACK)
+        });
+        Ok(Self {
+            context: builder.build(),
+        })
+    }
+
+    /// Does the handshake.
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(SslStream<TcpStream>, TlsFacts, ALPN), AcceptError> {
+        let failed = |error: &dyn std::fmt::Display| AcceptError::Handshake(error.to_string());
+        let ssl = Ssl::new(&self.context).map_err(|error| failed(&error))?;
+        let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(&error))?;
+        let handshake = std::pin::Pin::new(&mut stream);
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake.accept()).await {
+            Err(_) => return Err(AcceptError::Timeout),
+            Ok(Err(error)) => return Err(failed(&error)),
+            Ok(Ok(())) => {}
+        }
+        let ssl = stream.ssl();
+        let alpn = match ssl.selected_alpn_protocol() {
+            Some(b"h2") => ALPN::H2,
+            _ => ALPN::H1,
+        };
+        let facts = TlsFacts {
+            server_name: ssl
+                .servername(NameType::HOST_NAME)
+                .map(|name| name.to_ascii_lowercase().into()),
+            version: ssl.version_str(),
+            cipher: ssl
+                .current_cipher()
+                .map_or("", boring::ssl::SslCipherRef::name),
+        };
+        Ok((stream, facts, alpn))
+    }
+}
+
+fn versions(settings: &TlsSettings) -> (SslVersion, SslVersion) {
+    let offered = &settings.ssl_protocols;
+    let all = [
+        (offered.tls1_0, SslVersion::TLS1),
+        (offered.tls1_1, SslVersion::TLS1_1),
+        (offered.tls1_2, SslVersion::TLS1_2),
+        (offered.tls1_3, SslVersion::TLS1_3),
+    ];
+    let mut chosen = all
+        .into_iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, version)| version);
+    let lowest = chosen.next().unwrap_or(SslVersion::TLS1_2);
+    (lowest, chosen.last().unwrap_or(lowest))
+}
+
+fn choose_certificate(
+    mut hello: ClientHello<'_>,
+    snapshots: &ArcSwap<Snapshot>,
+) -> Result<(), SelectCertError> {
+    let snapshot = snapshots.load();
+    let name = hello
+        .servername(NameType::HOST_NAME)
+        .map(str::to_ascii_lowercase);
+    let Some(certificate) = snapshot.certificates.select(name.as_deref()) else {
+        return Err(SelectCertError::ERROR);
+    };
+    certificate.show(&mut hello).map_err(|error| {
+        tracing::error!(%error, server_name = ?name, "certificate cannot be used");
+        SelectCertError::ERROR
+    })
+}
+
+/// A handshake failure as an I/O error.
+impl From<AcceptError> for io::Error {
+    fn from(error: AcceptError) -> Self {
+        io::Error::other(error)
+    }
+}
