@@ -58,7 +58,10 @@ impl Endpoint {
             .split('/')
             .filter(|step| !step.is_empty())
             .map(|step| {
-                match step.strip_prefix('{').and_then(|step| step.strip_suffix('}')) {
+                match step
+                    .strip_prefix('{')
+                    .and_then(|step| step.strip_suffix('}'))
+                {
                     Some(name) => Step::Key(name.to_owned()),
                     None => Step::Fixed(step.to_owned()),
                 }
@@ -193,7 +196,9 @@ impl Table {
         for endpoint in endpoints {
             table.add(endpoint);
         }
-        table.endpoints.sort_by(|one, two| one.order().cmp(&two.order()));
+        table
+            .endpoints
+            .sort_by(|one, two| one.order().cmp(&two.order()));
         table
     }
 
@@ -212,6 +217,24 @@ impl Table {
                 .retain(|present| present.method != answerer.method);
             known.answerers.push(answerer);
         }
+    }
+
+    /// The endpoints that answer `GET`, with that alone.
+    pub fn only_reading(mut self) -> Self {
+        for endpoint in &mut self.endpoints {
+            endpoint
+                .answerers
+                .retain(|answerer| answerer.method == Method::GET);
+        }
+        self.endpoints
+            .retain(|endpoint| !endpoint.answerers.is_empty());
+        self
+    }
+
+    /// The table with one more endpoint.
+    pub fn with(mut self, endpoint: Endpoint) -> Self {
+        self.add(endpoint);
+        Self::new(self.endpoints)
     }
 
     /// All endpoints, fixed texts before placeholders.
@@ -237,7 +260,12 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "tests"
+    )]
     use super::super::answer::Answer;
     use super::*;
 
@@ -255,7 +283,11 @@ mod tests {
             Endpoint::at("/plugins/{plugins}").shows("one", nothing),
             Endpoint::at("/plugins/enabled").shows("enabled", nothing),
             Endpoint::at("/schemas/vaults/{name}").shows("vault", nothing),
-            Endpoint::at("/schemas/{entity}/validate").on(Method::POST, "check", Handler::Plain(nothing)),
+            Endpoint::at("/schemas/{entity}/validate").on(
+                Method::POST,
+                "check",
+                Handler::Plain(nothing),
+            ),
             Endpoint::at("/").shows("root", nothing),
         ]);
         for (method, at, expected) in [
@@ -270,8 +302,14 @@ mod tests {
                 _ => panic!("{at}"),
             }
         }
-        assert!(matches!(table.find(&Method::GET, &path("/nothing")), Found::Nothing));
-        assert!(matches!(table.find(&Method::GET, &path("/plugins//")), Found::Nothing));
+        assert!(matches!(
+            table.find(&Method::GET, &path("/nothing")),
+            Found::Nothing
+        ));
+        assert!(matches!(
+            table.find(&Method::GET, &path("/plugins//")),
+            Found::Nothing
+        ));
         let Found::OtherMethods(endpoint) = table.find(&Method::DELETE, &path("/plugins/x")) else {
             panic!("other methods");
         };
