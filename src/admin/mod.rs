@@ -28,6 +28,7 @@ pub mod form;
 pub mod guard;
 pub mod node;
 pub mod openapi;
+pub mod page;
 mod plugins_enabled;
 mod root;
 mod schemas;
