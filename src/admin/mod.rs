@@ -42,3 +42,6 @@ mod tags;
 mod timers;
 mod upstreams;
 pub mod users;
+
+#[cfg(test)]
+mod tests;
