@@ -264,10 +264,20 @@ fn check_host(value: &Value) -> Result<(), String> {
         return Ok(());
     };
     match parse_address(text) {
-        None => Err(format!("invalid value: {text}")),
         Some(Address { port: None, .. }) => Ok(()),
         Some(_) => Err("must not have a port".into()),
+        None if names_a_port(text) => Err("must not have a port".into()),
+        None => Err(format!("invalid value: {text}")),
     }
+}
+
+/// Whether a text that is no address would be one without `:DIGITS` at its end, a port out of range.
+pub(crate) fn names_a_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !port.is_empty()
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+            && parse_address(host).is_some_and(|address| address.port.is_none())
+    })
 }
 
 fn check_sni(value: &Value) -> Result<(), String> {
@@ -275,6 +285,7 @@ fn check_sni(value: &Value) -> Result<(), String> {
         return Ok(());
     };
     match parse_address(text) {
+        None if names_a_port(text) => Err("must not have a port".into()),
         None => Err(format!("invalid value: {text}")),
         Some(Address { host, .. }) if host.is_ip() => Err("must not be an IP".into()),
         Some(Address { port: Some(_), .. }) => Err("must not have a port".into()),
@@ -337,6 +348,9 @@ fn check_url(value: &Value) -> Result<(), String> {
     let Some(text) = value.as_str() else {
         return Ok(());
     };
+    if text.starts_with("//") && text.len() > 2 {
+        return Err("missing scheme in url".into());
+    }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err("missing host in url".into());
     };
@@ -435,10 +449,9 @@ fn is_host_name(text: &str) -> bool {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
-    // Four numbers, one too large, are a mistyped address and not a name.
+    // Four numbers, one too large, are a mistyped address and not a name; nor is a bare number.
     let looks_like_ipv4 = text
         .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && text.contains('.');
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.len() <= HOST_NAME_BYTES_MAX && !looks_like_ipv4 && text.split('.').all(label_sound)
 }

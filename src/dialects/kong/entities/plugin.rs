@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    EntityDefinition, EntityKind, OnDelete, Protocol, Reference, RouterFlavor, UniqueSet,
+    EntityDefinition, EntityKind, Given, OnDelete, Protocol, Reference, RouterFlavor, UniqueSet,
     WriteContext,
 };
 use crate::config_record;
@@ -63,17 +63,13 @@ pub(super) fn definition(_: RouterFlavor) -> EntityDefinition {
             "consumer",
             "consumer_group",
         ]));
-    definition.complete = Some(|plugin, given, context| complete(plugin, given.fields, context));
+    definition.complete = Some(complete);
     definition.verify = Some(verify);
     definition
 }
 
 /// Fills the configuration and the protocols as the plugin's own description says.
-fn complete(
-    plugin: &mut Map<String, Value>,
-    given: &Map<String, Value>,
-    context: &mut WriteContext<'_>,
-) {
+fn complete(plugin: &mut Map<String, Value>, given: &Given<'_>, context: &mut WriteContext<'_>) {
     let Some(info) = plugin
         .get("name")
         .and_then(Value::as_str)
@@ -88,7 +84,8 @@ fn complete(
         Some(other) => other,
     };
     plugin.insert("config".into(), config);
-    if given.get("protocols").is_none_or(Value::is_null) {
+    let keeps = given.before.is_some() && !given.fields.contains_key("protocols");
+    if !keeps && given.fields.get("protocols").is_none_or(Value::is_null) {
         plugin.insert("protocols".into(), info.protocols.iter().copied().collect());
     }
 }

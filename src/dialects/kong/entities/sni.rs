@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{EntityDefinition, EntityKind, OnDelete, Reference, RouterFlavor};
 use crate::config_record;
-use crate::model::schema::parse_address;
+use crate::model::schema::{names_a_port, parse_address};
 
 config_record! {
     /// A server name and the certificate that serves it. Kong: `snis`.
@@ -50,13 +50,10 @@ pub(super) fn check_wildcard_host(value: &Value) -> Result<(), String> {
     if text.matches('*').count() > 1 {
         return Err("only one wildcard must be specified".into());
     }
-    match parse_address(&text.replace('*', "wildcard")) {
-        None => match text.rsplit_once(':') {
-            Some((_, port)) if !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()) => {
-                Err("must not have a port".into())
-            }
-            _ => Err(format!("invalid value: {text}")),
-        },
+    let named = text.replace('*', "wildcard");
+    match parse_address(&named) {
+        None if names_a_port(&named) => Err("must not have a port".into()),
+        None => Err(format!("invalid value: {text}")),
         Some(address) if address.host.is_ip() => Err("must not be an IP".into()),
         Some(address) if address.port.is_some() => Err("must not have a port".into()),
         Some(_) => Ok(()),

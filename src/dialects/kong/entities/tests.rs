@@ -220,6 +220,10 @@ fn route_rules() {
             json!({"headers": {"Host": "cannot contain 'host' header, which must be specified in the 'hosts' attribute"}}),
         ),
         (
+            json!({"headers": {"X-V": ["a", "~*("]}}),
+            json!({"headers": {"X-V": [null, "invalid regex: '(' (unclosed group)"]}}),
+        ),
+        (
             json!({"methods": ["get"]}),
             json!({"methods": ["invalid value: get"]}),
         ),
@@ -260,6 +264,18 @@ fn route_rules() {
             .message
             .contains("invalid regex: '/(' (PCRE returned: "),
         "{error}"
+    );
+}
+
+#[test]
+fn the_original_router_knows_no_wildcards_in_snis() {
+    let mut world = World::new();
+    world.flavor = RouterFlavor::Traditional;
+    refused(
+        &mut world,
+        EntityKind::Route,
+        json!({"snis": ["a.test", "*.a.test"]}),
+        json!({"snis": [null, "invalid value: *.a.test"]}),
     );
 }
 
@@ -401,8 +417,11 @@ fn plugin_rules() {
             "UNIQUE violation detected on '{{consumer=null,name=\"rate-limiting\",route=null,service={{id=\"{service}\"}}}}'"
         )
     );
-    // A partial update keeps the rest of the configuration.
+    // A partial update keeps the rest of the configuration, and the protocols.
     let id = row.id.to_string();
+    world
+        .patch(EntityKind::Plugin, &id, json!({"protocols": ["http"]}))
+        .unwrap();
     let patched = world
         .patch(EntityKind::Plugin, &id, json!({"config": {"second": 1}}))
         .unwrap();
@@ -410,6 +429,7 @@ fn plugin_rules() {
         patched.fields()["config"],
         json!({"second": 1, "minute": 5, "policy": "local"})
     );
+    assert_eq!(patched.fields()["protocols"], json!(["http"]));
 }
 
 #[test]

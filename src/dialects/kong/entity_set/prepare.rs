@@ -3,7 +3,7 @@
 //! Order matters, because clients see the first failure only: shorthands, links by name (code 13), defaults and computed
 //! fields, schema and rules (code 2). Links and uniqueness (codes 4 and 5) follow in [`write`](super::write).
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::EntitySet;
@@ -125,28 +125,24 @@ impl EntitySet {
                 continue;
             };
             let is_empty = |value: &Value| value.is_null() || value.as_str() == Some("");
-            if !link.is_empty() && link.values().all(is_empty) {
-                given.insert(key.field.to_owned(), Value::Null);
-                continue;
-            }
-            let mut entries = link.iter();
-            let (Some((field, Value::String(value))), None) = (entries.next(), entries.next())
-            else {
+            let resolved = if !link.is_empty() && link.values().all(is_empty) {
+                Value::Null
+            } else if let Some(id) = link.get("id").filter(|id| !id.is_null()) {
+                json!({ "id": id })
+            } else if let Some((field, value)) = unique_member(key.parent, link) {
+                let Some(row) = self.find_unique(key.parent, field, value) else {
+                    return Err(ApiError::foreign_key_unresolved(
+                        key.field,
+                        field,
+                        value,
+                        key.parent.table(),
+                    ));
+                };
+                json!({ "id": row.id })
+            } else {
                 continue;
             };
-            if field == "id" || key.parent.definition().unique_field(field).is_none() {
-                continue;
-            }
-            let Some(row) = self.find_unique(key.parent, field, value) else {
-                return Err(ApiError::foreign_key_unresolved(
-                    key.field,
-                    field,
-                    value,
-                    key.parent.table(),
-                ));
-            };
-            let link = serde_json::json!({ "id": row.id });
-            given.insert(key.field.to_owned(), link);
+            given.insert(key.field.to_owned(), resolved);
         }
         Ok(())
     }
@@ -181,6 +177,14 @@ impl EntitySet {
         fields.insert("updated_at".into(), now);
         id
     }
+}
+
+/// The first member of a link that identifies a row of the parent.
+fn unique_member(parent: EntityKind, link: &Map<String, Value>) -> Option<(&str, &str)> {
+    link.iter().find_map(|(field, value)| {
+        parent.definition().unique_field(field)?;
+        Some((field.as_str(), value.as_str()?))
+    })
 }
 
 /// The end of a life of `ttl` seconds from now; zero means no end.

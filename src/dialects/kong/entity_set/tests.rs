@@ -133,6 +133,14 @@ fn links_lead_somewhere() {
         .unwrap();
     assert_eq!(row.fields()["service"], Value::Null);
 
+    let row = world
+        .create(
+            ROUTE,
+            json!({"hosts": ["h"], "service": {"name": "whatever", "id": service}}),
+        )
+        .unwrap();
+    assert_eq!(row.fields()["service"], json!({"id": service}));
+
     let absent = Uuid::from_u128(7).to_string();
     for (link, code, message) in [
         (
@@ -153,7 +161,7 @@ fn links_lead_somewhere() {
         (
             json!({"host": "h"}),
             2,
-            "2 schema violations (service.host: unknown field; service.id: required field missing)".to_owned(),
+            "schema violation (service.id: missing primary key)".to_owned(),
         ),
     ] {
         let error = world
@@ -430,6 +438,20 @@ fn keys_end() {
     let end = row.expires_at.unwrap();
     assert!(ended.remove_expired(end - 1).is_empty());
     assert_eq!(ended.remove_expired(end).len(), 1);
+    // What has ended makes room.
+    let mut later = World::new();
+    later.set = world.set.clone();
+    later.now_millis = world.now_millis + 60_000;
+    let again = later
+        .write(|set, context| {
+            set.create(
+                kind,
+                object(json!({"consumer": {"id": consumer}, "key": "k"})),
+                context,
+            )
+        })
+        .unwrap();
+    assert_eq!(again.changes.len(), 2);
     let row = world.patch(kind, "k", json!({"ttl": 0})).unwrap();
     assert_eq!(ttl(&world, &row), Value::Null);
     let error = world.patch(kind, "k", json!({"ttl": -1})).unwrap_err();
@@ -501,4 +523,47 @@ fn an_entity_can_be_checked_alone() {
         assert_eq!(message.as_deref(), complaint);
     }
     assert!(world.set.is_empty());
+}
+
+#[test]
+fn odd_values_are_refused_in_every_field() {
+    let odd = [
+        json!(null),
+        json!(""),
+        json!("\u{0}é/*~(%"),
+        json!("*"),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(true),
+        json!([]),
+        json!([null, [], {}]),
+        json!({}),
+        json!({"id": 1, "name": []}),
+        json!({"": {"": null}}),
+    ];
+    for kind in EntityKind::ALL {
+        let definition = kind.definition();
+        let names = definition
+            .schema
+            .fields
+            .iter()
+            .chain(&definition.shorthands)
+            .map(|field| field.name.as_ref());
+        for name in names.chain(["unknown"]) {
+            for value in &odd {
+                let mut world = World::new();
+                let given = json!({ name: value, "name": "key-auth", "host": "h", "hosts": ["h"] });
+                match world.create(*kind, given) {
+                    Ok(row) => assert_eq!(world.set.row(*kind, row.id), Some(&row)),
+                    Err(error) => assert!(
+                        matches!(error.status(), 400 | 409) && !error.message.is_empty(),
+                        "{kind}.{name} = {value}: {error}"
+                    ),
+                }
+                let mut form = object(json!({ name: value }));
+                definition.schema.coerce(&mut form);
+            }
+        }
+    }
 }

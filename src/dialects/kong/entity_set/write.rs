@@ -30,6 +30,7 @@ impl EntitySet {
         mut given: Map<String, Value>,
         context: &mut WriteContext<'_>,
     ) -> Result<Written, ApiError> {
+        let ended = self.make_room(context);
         let snis = self.snis_given(kind, &mut given, None)?;
         let prepared = self.prepare(kind, None, given, Manner::Whole, context)?;
         if self.row(kind, prepared.id).is_some() {
@@ -39,6 +40,7 @@ impl EntitySet {
         if let Some(names) = snis {
             self.set_snis(&mut written, &names, context)?;
         }
+        written.changes.extend(ended);
         Ok(written)
     }
 
@@ -82,6 +84,7 @@ impl EntitySet {
         mut given: Map<String, Value>,
         context: &mut WriteContext<'_>,
     ) -> Result<Written, ApiError> {
+        let ended = self.make_room(context);
         let definition = EntityTable::of(context.flavor).definition(kind);
         let existing = self.find(kind, key, parent).cloned();
         if existing.is_none() && !definition.put_creates {
@@ -118,6 +121,7 @@ impl EntitySet {
         if let Some(names) = snis {
             self.set_snis(&mut written, &names, context)?;
         }
+        written.changes.extend(ended);
         Ok(written)
     }
 
@@ -130,6 +134,7 @@ impl EntitySet {
         mut given: Map<String, Value>,
         context: &mut WriteContext<'_>,
     ) -> Result<Written, ApiError> {
+        let ended = self.make_room(context);
         let definition = EntityTable::of(context.flavor).definition(kind);
         let Some(row) = self.find(kind, key, parent).cloned() else {
             return Err(key.not_found(definition));
@@ -143,6 +148,7 @@ impl EntitySet {
         if let Some(names) = snis {
             self.set_snis(&mut written, &names, context)?;
         }
+        written.changes.extend(ended);
         Ok(written)
     }
 
@@ -159,6 +165,11 @@ impl EntitySet {
         let mut changes = Vec::new();
         self.delete_row(kind, id, &mut changes)?;
         Ok(changes)
+    }
+
+    /// Takes out what has ended, so that it neither holds a key nor is written to.
+    fn make_room(&mut self, context: &WriteContext<'_>) -> Vec<Change> {
+        self.remove_expired(u64::try_from(context.now_millis / 1000).unwrap_or(0))
     }
 
     fn delete_row(

@@ -78,6 +78,10 @@ pub(super) fn verify(route: &Map<String, Value>, flavor: RouterFlavor) -> FieldE
             "'tcp', 'tls', 'tls_passthrough' or 'udp'",
         );
     }
+    verify_header_patterns(route, &mut errors);
+    if flavor == RouterFlavor::Traditional {
+        refuse_sni_wildcards(route, &mut errors);
+    }
     if expressions {
         verify_expression(route, &mut errors);
         if is_given(route, "expression") {
@@ -86,6 +90,55 @@ pub(super) fn verify(route: &Map<String, Value>, flavor: RouterFlavor) -> FieldE
     }
     verify_something_matches(route, &protocols, &mut errors);
     errors
+}
+
+/// Values behind `~*` are regular expressions; they must compile as the router will compile them.
+fn verify_header_patterns(route: &Map<String, Value>, errors: &mut FieldErrors) {
+    let Some(Value::Object(headers)) = route.get("headers") else {
+        return;
+    };
+    let mut found = Map::new();
+    for (name, values) in headers {
+        let Some(values) = values.as_array() else {
+            continue;
+        };
+        let complaints = complaints(values, |value| {
+            let regex = value.strip_prefix("~*")?;
+            let error = pattern::compile(&regex.to_lowercase()).err()?;
+            Some(format!("invalid regex: '{regex}' ({error})"))
+        });
+        if let Some(complaints) = complaints {
+            found.insert(name.clone(), complaints);
+        }
+    }
+    if !found.is_empty() {
+        errors.add_tree("headers", Value::Object(found));
+    }
+}
+
+/// The original router compares server names whole.
+fn refuse_sni_wildcards(route: &Map<String, Value>, errors: &mut FieldErrors) {
+    let Some(Value::Array(snis)) = route.get("snis") else {
+        return;
+    };
+    let complaints = complaints(snis, |sni| {
+        sni.contains('*').then(|| format!("invalid value: {sni}"))
+    });
+    if let Some(complaints) = complaints {
+        errors.add_tree("snis", complaints);
+    }
+}
+
+/// What is wrong with the texts of a list, each in its place; `None` when nothing is.
+fn complaints(list: &[Value], wrong: impl Fn(&str) -> Option<String>) -> Option<Value> {
+    let mut complaints = Vec::new();
+    for (index, value) in list.iter().enumerate() {
+        if let Some(complaint) = value.as_str().and_then(&wrong) {
+            complaints.resize(index, Value::Null);
+            complaints.push(Value::String(complaint));
+        }
+    }
+    (!complaints.is_empty()).then_some(Value::Array(complaints))
 }
 
 /// An expression stands alone: what it says and what classic fields say would be two truths.
