@@ -7,6 +7,7 @@ pub(crate) mod configuration;
 pub(crate) mod documents;
 pub(crate) mod failure;
 pub(crate) mod instance;
+mod listeners;
 mod logging;
 mod process;
 pub(crate) mod start;

@@ -63,6 +63,9 @@ enum Command {
         /// Declarative files, YAML or JSON.
         documents: Vec<PathBuf>,
     },
+    /// Move declarative files into, or out of, the store.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Start this binary beside the running instance, hand the listening sockets over, drain the old one.
     Upgrade {
         #[command(flatten)]
@@ -118,6 +121,27 @@ enum Command {
     Connect(Unsupported),
 }
 
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Write the entities of a declarative file into the store; what the file does not name stays.
+    #[command(name = "db_import")]
+    Import {
+        #[command(flatten)]
+        configured: Configured,
+        /// Declarative file, YAML or JSON.
+        file: PathBuf,
+    },
+    /// Write what the store holds into a declarative file that must not exist yet.
+    #[command(name = "db_export")]
+    Export {
+        #[command(flatten)]
+        configured: Configured,
+        /// The file to write.
+        #[arg(default_value = "kong.yml")]
+        file: PathBuf,
+    },
+}
+
 /// Whatever follows a command that this version does not have.
 #[derive(Args)]
 struct Unsupported {
@@ -159,6 +183,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             configured,
             documents,
         } => app::documents::check(&configured, &documents),
+        Command::Config(ConfigCommand::Import { configured, file }) => {
+            app::documents::import(&configured, &file)
+        }
+        Command::Config(ConfigCommand::Export { configured, file }) => {
+            app::documents::export(&configured, &file)
+        }
         Command::Upgrade {
             configured,
             timeout,

@@ -49,6 +49,13 @@ pub(crate) enum Ask {
         /// The longest to wait for it.
         timeout: Duration,
     },
+    /// To import a declarative file into the store that it owns.
+    Import {
+        /// The file as its user named it, for messages.
+        name: String,
+        /// Where it is.
+        file: PathBuf,
+    },
     /// Said by a successor that serves: drain and end.
     SuccessorServes {
         /// Its process.
@@ -88,7 +95,31 @@ impl Answer {
 }
 
 /// A question with the place for its answer.
-pub(crate) type Question = (Ask, oneshot::Sender<Answer>);
+pub(crate) struct Question {
+    /// What is asked.
+    pub(crate) ask: Ask,
+    /// Takes how far the work is; what finds it full is dropped.
+    pub(crate) progress: mpsc::Sender<Progress>,
+    /// Takes the answer. Whoever asked may be gone.
+    pub(crate) reply: oneshot::Sender<Answer>,
+}
+
+/// How far a long answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Done so far.
+    pub(crate) parts: usize,
+    /// In all.
+    pub(crate) of: usize,
+}
+
+/// A line of an answer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Answer(Answer),
+    Progress(Progress),
+}
 
 /// A folder under a name short enough for the address of a socket, however long its path is.
 ///
@@ -182,40 +213,79 @@ async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>) -> anyh
     tokio::time::timeout(QUESTION_TIMEOUT, reader.read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Ask>(&line) {
         Ok(ask) => {
-            let (reply, answer) = oneshot::channel();
-            questions
-                .send((ask, reply))
+            let (reply, mut answer) = oneshot::channel();
+            let (progress, mut parts) = mpsc::channel(1);
+            let ending = || Answer::refused("the instance is ending");
+            if questions
+                .send(Question {
+                    ask,
+                    progress,
+                    reply,
+                })
                 .await
-                .map_err(|_| anyhow::anyhow!("the instance is ending"))?;
-            answer
-                .await
-                .unwrap_or_else(|_| Answer::refused("the instance is ending"))
+                .is_err()
+            {
+                ending()
+            } else {
+                loop {
+                    tokio::select! {
+                        answer = &mut answer => break answer.unwrap_or_else(|_| ending()),
+                        Some(progress) = parts.recv() => say(&mut write, &progress).await?,
+                    }
+                }
+            }
         }
         Err(error) => Answer::refused(format!("not understood: {error}")),
     };
-    let mut text = serde_json::to_string(&answer)?;
+    say(&mut write, &answer).await
+}
+
+async fn say(
+    write: &mut (impl AsyncWriteExt + Unpin),
+    line: &impl Serialize,
+) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string(line)?;
     text.push('\n');
     write.write_all(text.as_bytes()).await?;
     Ok(())
 }
 
 /// Asks the instance of a prefix; an error says that none runs or that it did not answer in time.
-pub(crate) fn ask(prefix: &Path, ask: &Ask, timeout: Duration) -> anyhow::Result<Answer> {
+pub(crate) fn ask(prefix: &Path, question: &Ask, timeout: Duration) -> anyhow::Result<Answer> {
+    ask_watching(prefix, question, timeout, &|_, _| {})
+}
+
+/// As [`ask`], and hears how far the instance is: parts done, parts in all. The timeout is that between two reports.
+pub(crate) fn ask_watching(
+    prefix: &Path,
+    question: &Ask,
+    timeout: Duration,
+    watch: &dyn Fn(usize, usize),
+) -> anyhow::Result<Answer> {
     let not_running = || format!("{}: no instance runs with this prefix", prefix.display());
     let folder = ShortFolder::open(prefix).with_context(not_running)?;
     let mut stream =
         std::os::unix::net::UnixStream::connect(folder.path(SOCKET)).with_context(not_running)?;
     // A timeout of zero would mean none.
     stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
-    let mut line = serde_json::to_string(ask)?;
+    let mut line = serde_json::to_string(question)?;
     line.push('\n');
     stream.write_all(line.as_bytes())?;
-    let mut answer = String::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX))
-        .read_line(&mut answer)
-        .with_context(|| format!("{}: the instance does not answer", prefix.display()))?;
-    serde_json::from_str(&answer)
-        .with_context(|| format!("{}: the instance gave no answer", prefix.display()))
+    let mut lines = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        lines
+            .by_ref()
+            .take(LINE_BYTES_MAX)
+            .read_line(&mut line)
+            .with_context(|| format!("{}: the instance does not answer", prefix.display()))?;
+        let read = serde_json::from_str(&line)
+            .with_context(|| format!("{}: the instance gave no answer", prefix.display()))?;
+        match read {
+            Line::Answer(answer) => return Ok(answer),
+            Line::Progress(progress) => watch(progress.parts, progress.of),
+        }
+    }
 }
 
 fn ask_done(prefix: &Path, question: &Ask, timeout: Duration) -> anyhow::Result<Answer> {
@@ -325,9 +395,14 @@ mod tests {
         let (socket, mut questions) = ControlSocket::open(&prefix).unwrap();
         let asked = prefix.clone();
         let client = tokio::task::spawn_blocking(move || ask(&asked, &Ask::Health, ANSWER_TIMEOUT));
-        let (question, reply) = questions.recv().await.unwrap();
-        assert_eq!(question, Ask::Health);
-        reply.send(Answer::done("serves")).unwrap();
+        let question = questions.recv().await.unwrap();
+        assert_eq!(question.ask, Ask::Health);
+        question
+            .progress
+            .send(Progress { parts: 1, of: 2 })
+            .await
+            .unwrap();
+        question.reply.send(Answer::done("serves")).unwrap();
         assert_eq!(client.await.unwrap().unwrap().message, "serves");
         drop(socket);
         assert!(!prefix.join(SOCKET).exists());

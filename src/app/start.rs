@@ -52,8 +52,8 @@ async fn live(configured: &Configured, settings: Settings, logging: Logging) -> 
             _ = hang_up.recv() => {
                 let _ = reload(configured, &logging);
             }
-            Some((ask, reply)) = questions.recv() => {
-                if answer(configured, &logging, (ask, reply)) {
+            Some(question) = questions.recv() => {
+                if answer(configured, &logging, question) {
                     break;
                 }
             }
@@ -65,20 +65,20 @@ async fn live(configured: &Configured, settings: Settings, logging: Logging) -> 
 }
 
 /// Answers a question; true when the instance is to end.
-fn answer(configured: &Configured, logging: &Logging, (ask, reply): Question) -> bool {
-    let (answer, end) = match ask {
+fn answer(configured: &Configured, logging: &Logging, question: Question) -> bool {
+    let (answer, end) = match question.ask {
         Ask::Health => (Answer::done("serves"), false),
         Ask::Reload => match reload(configured, logging) {
             Ok(()) => (Answer::done("reloaded"), false),
             Err(error) => (Answer::refused(format!("{error:#}")), false),
         },
         Ask::Stop | Ask::StopNow => (Answer::done("ending"), true),
-        Ask::Upgrade { .. } | Ask::SuccessorServes { .. } => {
+        Ask::Upgrade { .. } | Ask::SuccessorServes { .. } | Ask::Import { .. } => {
             (Answer::refused("nothing to hand over"), false)
         }
     };
     // Whoever asked may be gone.
-    let _ = reply.send(answer);
+    let _ = question.reply.send(answer);
     end
 }
 

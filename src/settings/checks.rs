@@ -7,6 +7,9 @@ use super::listen::clash;
 use super::tls::CipherSuite;
 use crate::base::diagnostic::Diagnostic;
 
+/// Listeners of all kinds together: as many sockets as one message hands over in an upgrade.
+const LISTENERS_MAX: usize = 32;
+
 /// Adds what is wrong between keys.
 pub(super) fn check(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {
     check_listeners(settings, diagnostics);
@@ -23,8 +26,8 @@ fn check_listeners(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {
         ("admin_listen", &listen.admin_listen.all),
         ("status_listen", &listen.status_listen.all),
     ];
-    for (key, all) in groups {
-        for one in all {
+    for (key, all) in &groups {
+        for one in *all {
             if let Some((other, first)) = taken.iter().find(|(_, first)| clash(*first, one.address))
             {
                 diagnostics.push(
@@ -38,6 +41,17 @@ fn check_listeners(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {
             }
             taken.push((key, one.address));
         }
+    }
+    let addresses = groups.iter().map(|(_, all)| all.len()).sum::<usize>();
+    if addresses > LISTENERS_MAX {
+        diagnostics.push(
+            Diagnostic::error(
+                "invalid-value",
+                settings.origin("proxy_listen"),
+                format!("{addresses} listeners in all are too many"),
+            )
+            .with_hint(format!("an upgrade hands over at most {LISTENERS_MAX}")),
+        );
     }
     for (index, map) in listen.port_maps.iter().enumerate() {
         if listen

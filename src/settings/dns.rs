@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::key::{choice, keys};
-use super::value::{Count, Raw, Seconds, Value};
+use super::value::{Raw, Seconds, Value};
 
 keys! {
     /// How names of upstreams are resolved.
@@ -13,7 +13,8 @@ keys! {
         dns_resolver: Vec<NameServer> = "" => also(&["resolver_address"]);
         /// Names that are known without asking.
         dns_hostsfile: PathBuf = "/etc/hosts" => also(&["resolver_hosts_file"]);
-        /// The kinds of records asked for, in this order; `LAST` is the kind that answered last for the name.
+        /// The kinds of records asked for, in this order; `LAST` is the kind that answered
+        /// last for the name. `CNAME` asks for nothing of its own: aliases are followed.
         dns_order: Vec<DnsRecord> = "LAST, SRV, A, CNAME";
         /// How long an answer is used, instead of its own time to live.
         dns_valid_ttl: Option<Seconds> = "" => also(&["resolver_valid_ttl"]);
@@ -23,8 +24,6 @@ keys! {
         dns_not_found_ttl: Seconds = "30";
         /// How long a failure to resolve is remembered.
         dns_error_ttl: Seconds = "1" => also(&["resolver_error_ttl"]);
-        /// How many names are remembered.
-        dns_cache_size: Count<10, 1_000_000> = "10000" => also(&["resolver_lru_cache_size"]);
     }
 }
 

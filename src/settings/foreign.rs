@@ -141,6 +141,31 @@ const ROWS: &[Row] = &[
         "the only vault of this version is `env`",
     ),
     row(
+        "client_body_buffer_size",
+        &["8k"],
+        "request bodies are never written to disk; what plugins look at is held up to 10 MiB, the rest streams",
+    ),
+    row(
+        "nginx_http_client_body_buffer_size",
+        &["8k"],
+        "request bodies are never written to disk; what plugins look at is held up to 10 MiB, the rest streams",
+    ),
+    row(
+        "lua_max_post_args",
+        &["100"],
+        "plugins look at the first 1,000 fields of a form",
+    ),
+    row(
+        "dns_cache_size",
+        &["10000"],
+        "a name is remembered as long as an upstream or service uses it",
+    ),
+    row(
+        "resolver_lru_cache_size",
+        &["10000"],
+        "a name is remembered as long as an upstream or service uses it",
+    ),
+    row(
         "request_debug",
         &["off"],
         "`X-Kong-Request-Debug` is not supported; `allow_debug_header` tells the matched route",

@@ -8,8 +8,6 @@ keys! {
     pub struct LimitSettings {
         /// The largest request body, in bytes; a larger one is answered 413. 0 is no limit.
         client_max_body_size: ByteSize = "0" => also(&["nginx_http_client_max_body_size"]) reloads();
-        /// The largest request body, in bytes, that is held in memory before it is sent on.
-        client_body_buffer_size: ByteSize = "8k" => also(&["nginx_http_client_body_buffer_size"]) reloads();
         /// Requests that one client connection may carry before it is closed.
         keepalive_requests: Count<1, 4_294_967_295> = "10000" => also(&["nginx_http_keepalive_requests"]) reloads();
         /// Request headers that routing and plugins look at, counted from the first.
@@ -18,8 +16,6 @@ keys! {
         lua_max_resp_headers: Count<1, 1000> = "100" => reloads();
         /// Query arguments that plugins look at, counted from the first.
         lua_max_uri_args: Count<1, 1000> = "100" => reloads();
-        /// Form fields in a body that plugins look at, counted from the first.
-        lua_max_post_args: Count<1, 1000> = "100" => reloads();
         /// Idle connections kept to upstreams, for each proxy thread. 0 keeps none.
         upstream_keepalive_pool_size: Count<0, 1_000_000> = "512";
         /// Requests that one upstream connection may carry before it is closed. 0 is no limit.
