@@ -11,4 +11,21 @@
 
 mod harness;
 
+mod admin;
+mod admin_requests;
+mod application;
+mod authentication;
+mod declarative;
+mod durability;
+mod failures;
+mod grpc;
+mod headers;
+mod http2;
 mod newcomer;
+mod observing;
+mod operation;
+mod proxying;
+mod routing;
+mod tls;
+mod traffic;
+mod websocket;

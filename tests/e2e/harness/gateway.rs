@@ -21,11 +21,18 @@ const ERROR_LINES_SHOWN: usize = 60;
 #[derive(Clone)]
 pub(crate) struct GatewayBuilder {
     settings: BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
     declarative: Option<String>,
     prefix: Option<Arc<TempDir>>,
 }
 
 impl GatewayBuilder {
+    /// An environment variable that is no setting.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// A setting by its key (`trusted_ips`), replacing what the harness chose.
     pub(crate) fn setting(mut self, key: &str, value: &str) -> Self {
         self.settings.insert(key.to_owned(), value.to_owned());
@@ -73,6 +80,7 @@ impl GatewayBuilder {
             .entry("prefix".to_owned())
             .or_insert_with(|| prefix.path().join("data").display().to_string());
         let mut child = command(&settings)
+            .envs(&self.environment)
             .arg("start")
             .stderr(Stdio::piped())
             .spawn()
@@ -139,6 +147,7 @@ impl Gateway {
                 .into_iter()
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
+            environment: BTreeMap::new(),
             declarative: None,
             prefix: None,
         }
@@ -218,11 +227,6 @@ impl Gateway {
         self.prefix.path()
     }
 
-    /// What it has written to standard error so far.
-    pub(crate) fn errors(&self) -> String {
-        self.errors.text()
-    }
-
     /// Runs another command of the program (`health`, `config db_export`, …) for this instance.
     pub(crate) fn run(&self, arguments: &[&str]) -> std::process::Output {
         command(&self.settings)
@@ -230,16 +234,6 @@ impl Gateway {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .output()
-            .expect("the program runs")
-    }
-
-    /// Runs a command with another environment entry.
-    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
-        command(&self.settings)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
             .expect("the program runs")
     }
 
@@ -272,6 +266,7 @@ impl Gateway {
         self.child.wait().expect("a status");
         GatewayBuilder {
             settings: self.settings.clone(),
+            environment: BTreeMap::new(),
             declarative: None,
             prefix: Some(self.prefix.clone()),
         }

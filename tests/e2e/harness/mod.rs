@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 pub(crate) use admin::Admin;
 pub(crate) use certificates::{Authority, Pair};
 pub(crate) use client::{Client, Request, Response, tls_stream};
-pub(crate) use gateway::{Gateway, GatewayBuilder};
-pub(crate) use origin::{Origin, Received, Reply};
-pub(crate) use programs::{NginxOrigin, Program, curl, python, python_client};
+pub(crate) use gateway::Gateway;
+pub(crate) use origin::{Origin, Reply};
+pub(crate) use programs::{NginxOrigin, Program, curl, python_client};
 
 /// How long a test waits for something that should happen at once, on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -70,4 +70,26 @@ impl Drop for ShowOnPanic {
             eprintln!("failed with the {} driver", self.0.name());
         }
     }
+}
+
+/// A declarative configuration with one service of this URL and these routes.
+pub(crate) fn one_service(url: &str, routes: &serde_json::Value) -> String {
+    serde_json::json!({
+        "_format_version": "3.0",
+        "services": [{"name": "origin", "url": url, "routes": routes}],
+    })
+    .to_string()
+}
+
+/// A declarative configuration with one service, a route for everything, and these plugins on the service.
+pub(crate) fn with_plugins(url: &str, plugins: &serde_json::Value) -> serde_json::Value {
+    serde_json::json!({
+        "_format_version": "3.0",
+        "services": [{
+            "name": "origin",
+            "url": url,
+            "routes": [{"name": "all", "paths": ["/"]}],
+            "plugins": plugins,
+        }],
+    })
 }

@@ -1,0 +1,148 @@
+//! gRPC with real clients and servers: unary calls, streams, trailers, and the gateway's own errors.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Authority, Gateway, Origin, Program, curl, python_client};
+
+/// A gateway before a gRPC server, with h2 in plain text and over TLS.
+fn before(port: u16, more: Value) -> Gateway {
+    let mut service = json!({
+        "name": "grpc", "protocol": "grpc", "host": "127.0.0.1", "port": port,
+        "routes": [{"name": "grpc", "protocols": ["grpc", "grpcs"], "paths": ["/test.Echo"]}],
+    });
+    for (key, value) in more.as_object().expect("fields") {
+        service[key] = value.clone();
+    }
+    Gateway::builder()
+        .debug_headers()
+        .setting("proxy_listen", "127.0.0.1:0 http2, 127.0.0.1:0 http2 ssl")
+        .declarative(&json!({"_format_version": "3.0", "services": [service]}).to_string())
+        .start()
+}
+
+#[track_caller]
+fn check(gateway: &Gateway, name: &str) -> String {
+    let output = python_client("grpc_client.py", &[&gateway.proxy().to_string(), name]);
+    assert!(output.ends_with("good\n"), "{output}");
+    output
+}
+
+#[test]
+fn unary_calls_pass_with_metadata_and_trailers() {
+    let mut server = Program::start("grpc_server.py", &[]);
+    let gateway = before(server.port(), json!({}));
+    check(&gateway, "unary");
+    let metadata = check(&gateway, "metadata");
+    let seen: Value = serde_json::from_str(metadata.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(seen["x-mine"], "1");
+    assert_eq!(seen["x-forwarded-proto"], "http");
+    assert_eq!(seen["x-forwarded-for"], "127.0.0.1");
+    assert_eq!(seen["x-kong-request-id"].as_str().map(str::len), Some(32));
+}
+
+#[test]
+fn streams_flow_in_both_directions_message_by_message() {
+    let mut server = Program::start("grpc_server.py", &[]);
+    let gateway = before(server.port(), json!({}));
+    check(&gateway, "streams");
+}
+
+#[test]
+fn errors_of_the_server_reach_the_client_with_their_message() {
+    let mut server = Program::start("grpc_server.py", &[]);
+    let gateway = before(server.port(), json!({}));
+    check(&gateway, "errors");
+}
+
+#[test]
+fn calls_pass_over_tls() {
+    let mut server = Program::start("grpc_server.py", &[]);
+    let authority = Authority::new();
+    let pair = authority.issue(&["grpc.test"]);
+    let gateway = Gateway::builder()
+        .declarative(
+            &json!({
+                "_format_version": "3.0",
+                "certificates": [{"cert": pair.certificate, "key": pair.key, "snis": [{"name": "grpc.test"}]}],
+                "services": [{
+                    "name": "grpc", "protocol": "grpc", "host": "127.0.0.1", "port": server.port(),
+                    "routes": [{"name": "grpcs", "protocols": ["grpcs"], "paths": ["/test.Echo"]}],
+                }],
+            })
+            .to_string(),
+        )
+        .start();
+    let root = gateway.folder().join("root.pem");
+    std::fs::write(&root, authority.pem()).expect("a file");
+    let root = root.to_str().expect("UTF-8");
+    for name in ["unary", "streams", "errors"] {
+        let target = gateway.tls().to_string();
+        let output = python_client("grpc_client.py", &[&target, name, root, "grpc.test"]);
+        assert!(output.ends_with("good\n"), "{output}");
+    }
+}
+
+#[test]
+fn a_call_without_a_route_is_a_grpc_error() {
+    let mut server = Program::start("grpc_server.py", &[]);
+    let gateway = before(server.port(), json!({}));
+    let output = check(&gateway, "no_route");
+    assert!(
+        output.contains("no Route matched with those values"),
+        "{output}"
+    );
+}
+
+#[test]
+fn a_dead_upstream_is_a_grpc_error() {
+    let gateway = before(Origin::refused().port(), json!({"retries": 0}));
+    let output = check(&gateway, "one_error");
+    assert!(
+        output.starts_with("UNAVAILABLE") || output.starts_with("INTERNAL"),
+        "{output}"
+    );
+}
+
+#[test]
+fn a_refusing_plugin_is_a_grpc_error() {
+    let mut server = Program::start("grpc_server.py", &[]);
+    let gateway = before(server.port(), json!({"plugins": [{"name": "key-auth"}]}));
+    let output = check(&gateway, "one_error");
+    assert!(
+        output.starts_with("UNAUTHENTICATED No API key found in request"),
+        "{output}"
+    );
+}
+
+#[test]
+fn a_grpc_route_refuses_what_is_not_grpc() {
+    let mut server = Program::start("grpc_server.py", &[]);
+    let gateway = before(server.port(), json!({}));
+    let url = format!("http://{}/test.Echo/Unary", gateway.proxy());
+    let answer = curl(&[
+        "--http2-prior-knowledge",
+        "-i",
+        "-X",
+        "POST",
+        "-d",
+        "x",
+        &url,
+    ]);
+    assert!(answer.starts_with("HTTP/2 415"), "{answer}");
+    assert!(
+        answer.contains("Non-gRPC request matched gRPC route"),
+        "{answer}"
+    );
+    let answer = gateway
+        .request("POST", "/test.Echo/Unary")
+        .header("Content-Type", "application/grpc")
+        .body("x")
+        .send();
+    let answer = answer.expect_status(426);
+    assert!(
+        answer.text().contains("Please use HTTP2 protocol"),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(answer.header("Upgrade"), Some("HTTP/2"));
+}
