@@ -548,11 +548,6 @@ fn algorithm_and_hash_follow_each_other() {
         (json!({"slots": 100}), "consistent-hashing", "ip"),
         (json!({"hash_on": "none"}), "round-robin", "none"),
         (json!({"hash_on": "path"}), "consistent-hashing", "path"),
-        (
-            json!({"algorithm": "least-connections"}),
-            "least-connections",
-            "none",
-        ),
     ] {
         let row = world
             .patch(EntityKind::Upstream, "u", patch.clone())
@@ -564,6 +559,37 @@ fn algorithm_and_hash_follow_each_other() {
             "{patch}"
         );
     }
+}
+
+#[test]
+fn upstreams_refuse_what_would_be_ignored() {
+    let mut world = World::new();
+    let mut upstream = |extra: (&str, Value), errors| {
+        let mut given = json!({"name": "u"});
+        given[extra.0] = extra.1;
+        refused(&mut world, EntityKind::Upstream, given, errors);
+    };
+    upstream(
+        ("algorithm", json!("latency")),
+        json!({
+            "algorithm": "'latency' is not supported by this version, use round-robin or consistent-hashing",
+        }),
+    );
+    let off = "health checks are not supported by this version, use 0";
+    upstream(
+        (
+            "healthchecks",
+            json!({"active": {"healthy": {"interval": 5}}, "threshold": 50}),
+        ),
+        json!({"healthchecks": {"active": {"healthy": {"interval": off}}, "threshold": off}}),
+    );
+    upstream(
+        (
+            "healthchecks",
+            json!({"passive": {"unhealthy": {"timeouts": 1}}}),
+        ),
+        json!({"healthchecks": {"passive": {"unhealthy": {"timeouts": off}}}}),
+    );
 }
 
 #[test]

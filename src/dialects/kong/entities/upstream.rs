@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::{EntityDefinition, EntityKind, OnDelete, Reference, RouterFlavor};
 use crate::config_record;
 use crate::model::schema::{
-    Field, Record, any, array, conditional, distinct, integer, number, parse_address, string,
+    Field, FieldErrors, Record, any, array, conditional, distinct, integer, number, parse_address,
+    string,
 };
 
 config_record! {
@@ -215,7 +216,48 @@ pub(super) fn definition(_: RouterFlavor) -> EntityDefinition {
         Some("upstreams"),
     );
     definition.complete = Some(|upstream, given, _| settle_algorithm(upstream, given.fields));
+    definition.verify = Some(|_, upstream, _| check_supported(upstream));
     definition
+}
+
+/// Fields that ask for health checks; zero is off. The other fields of health checks say nothing without these.
+const HEALTH_CHECK_SWITCHES: &[&str] = &[
+    "healthchecks.active.healthy.interval",
+    "healthchecks.active.unhealthy.interval",
+    "healthchecks.passive.unhealthy.tcp_failures",
+    "healthchecks.passive.unhealthy.timeouts",
+    "healthchecks.passive.unhealthy.http_failures",
+    "healthchecks.threshold",
+];
+
+/// Refuses what would be accepted and then ignored.
+fn check_supported(upstream: &Map<String, Value>) -> FieldErrors {
+    let mut errors = FieldErrors::new();
+    if let Some(algorithm @ ("least-connections" | "latency")) =
+        upstream.get("algorithm").and_then(Value::as_str)
+    {
+        errors.add(
+            "algorithm",
+            format!(
+                "'{algorithm}' is not supported by this version, use round-robin or consistent-hashing"
+            ),
+        );
+    }
+    for path in HEALTH_CHECK_SWITCHES {
+        let mut steps = path.split('.');
+        let first = steps.next().and_then(|step| upstream.get(step));
+        let value = steps.fold(first, |value, step| value?.get(step));
+        if value
+            .and_then(Value::as_f64)
+            .is_some_and(|value| value != 0.0)
+        {
+            errors.add(
+                path,
+                "health checks are not supported by this version, use 0",
+            );
+        }
+    }
+    errors
 }
 
 fn with_checks(mut schema: Record) -> Record {
