@@ -7,7 +7,7 @@
 use boring::asn1::Asn1Time;
 use boring::hash::MessageDigest;
 use boring::nid::Nid;
-use boring::pkey::{Id, PKey, Private};
+use boring::pkey::{Id, PKey, Private, Public};
 use boring::x509::X509;
 use thiserror::Error;
 
@@ -33,6 +33,10 @@ pub enum PemError {
     EncryptedKey,
     #[error("the private key is not valid: {0}")]
     BadKey(String),
+    #[error("no public key found, expected PEM text with '-----BEGIN PUBLIC KEY-----'")]
+    NoPublicKey,
+    #[error("the public key is not valid: {0}")]
+    BadPublicKey(String),
     #[error("certificate does not match key")]
     Mismatch,
     #[error("the key is of a kind that TLS servers cannot use here, use RSA, ECDSA or Ed25519")]
@@ -147,6 +151,18 @@ pub fn parse_key(pem: &str) -> Result<PKey<Private>, PemError> {
         return Err(PemError::EncryptedKey);
     }
     PKey::private_key_from_pem(pem.as_bytes()).map_err(|error| PemError::BadKey(reason(&error)))
+}
+
+/// Reads a public key in `SubjectPublicKeyInfo` form.
+pub fn parse_public_key(pem: &str) -> Result<PKey<Public>, PemError> {
+    if pem.len() > PEM_BYTES_MAX {
+        return Err(PemError::TooLong);
+    }
+    if !pem.contains("PUBLIC KEY-----") {
+        return Err(PemError::NoPublicKey);
+    }
+    PKey::public_key_from_pem(pem.as_bytes())
+        .map_err(|error| PemError::BadPublicKey(reason(&error)))
 }
 
 /// Reads one certificate of an authority that is valid at `now` (Unix seconds) and gives its SHA-256 digest as

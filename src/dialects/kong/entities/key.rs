@@ -1,6 +1,5 @@
 //! Keys: public or private keys that plugins refer to.
 
-use boring::pkey::PKey;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -86,17 +85,15 @@ fn check_key(jwk: &Value, pem: &Value, kid: &Value) -> Result<(), String> {
 }
 
 fn check_private_key(value: &Value) -> Result<(), String> {
-    match value.as_str() {
-        Some(text) if pem::parse_key(text).is_err() => Err("could not load the private key".into()),
+    match value.as_str().map(pem::parse_key) {
+        Some(Err(error)) => Err(format!("could not load the private key: {error}")),
         _ => Ok(()),
     }
 }
 
 fn check_public_key(value: &Value) -> Result<(), String> {
-    match value.as_str() {
-        Some(text) if PKey::public_key_from_pem(text.as_bytes()).is_err() => {
-            Err("could not load the public key".into())
-        }
+    match value.as_str().map(pem::parse_public_key) {
+        Some(Err(error)) => Err(format!("could not load the public key: {error}")),
         _ => Ok(()),
     }
 }

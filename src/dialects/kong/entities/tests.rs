@@ -663,6 +663,16 @@ fn vault_key_and_sni_rules() {
             json!({"@entity": ["kid in jwk.kid must be equal to keys.kid"]}),
         ),
         (
+            EntityKind::Key,
+            json!({"kid": "1", "pem": {"public_key": "x"}}),
+            json!({"pem": {"public_key": "could not load the public key: no public key found, expected PEM text with '-----BEGIN PUBLIC KEY-----'"}}),
+        ),
+        (
+            EntityKind::Key,
+            json!({"kid": "1", "pem": {}}),
+            json!({"@entity": ["need to supply a PEM formatted public and/or private key."]}),
+        ),
+        (
             EntityKind::Sni,
             json!({"name": "a.*.b"}),
             json!({"name": "wildcard must be leftmost or rightmost character", "certificate": "required field missing"}),

@@ -567,3 +567,66 @@ fn odd_values_are_refused_in_every_field() {
         }
     }
 }
+
+#[test]
+fn indexes_follow_any_sequence_of_writes() {
+    let mut world = World::new();
+    // A fixed linear congruential sequence: the same writes on every run.
+    let mut state = 1_u64;
+    let mut pick = |bound: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % bound
+    };
+    let (mut done, mut refused) = (0, 0);
+    for _ in 0..1500 {
+        let name = format!("n{}", pick(6));
+        let tags = json!([format!("t{}", pick(3))]);
+        let link = json!({ "name": format!("n{}", pick(6)) });
+        let outcome = match pick(6) {
+            0 => world
+                .upsert(SERVICE, &name, json!({"host": "h", "tags": tags}))
+                .map(|_| ()),
+            1 => world
+                .upsert(
+                    ROUTE,
+                    &name,
+                    json!({"hosts": ["h"], "service": link, "tags": tags}),
+                )
+                .map(|_| ()),
+            2 => world
+                .patch(
+                    ROUTE,
+                    &name,
+                    json!({"name": format!("n{}", pick(6)), "service": link}),
+                )
+                .map(|_| ()),
+            3 => world
+                .create(
+                    EntityKind::Plugin,
+                    json!({"name": "key-auth", "route": link, "instance_name": name}),
+                )
+                .map(|_| ()),
+            4 => world.delete(ROUTE, &name).map(|_| ()),
+            _ => world.delete(SERVICE, &name).map(|_| ()),
+        };
+        match outcome {
+            Ok(()) => done += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(done > 300 && refused > 100, "{done} {refused}");
+    let mut rebuilt = EntitySet::new();
+    for row in world.set.all_rows() {
+        rebuilt.put(row.clone());
+        for key in &row.kind.definition().foreign_keys {
+            if let Some(parent) = index::linked(&row.fields(), key.field) {
+                assert!(world.set.row(key.parent, parent).is_some());
+            }
+        }
+    }
+    assert_eq!(rebuilt.unique, world.set.unique);
+    assert_eq!(rebuilt.links, world.set.links);
+    assert_eq!(rebuilt.tags, world.set.tags);
+}
