@@ -23,6 +23,8 @@ pub fn table() -> Vec<PluginEntry> {
         kong::rate_limiting::entry(),
         kong::request_transformer::entry(),
         kong::response_transformer::entry(),
+        kong::prometheus::entry(),
+        kong::file_log::entry(),
         kong::request_termination::entry(),
     ]
 }

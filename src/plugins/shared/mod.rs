@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod configuration;
 pub(crate) mod headers;
 pub(crate) mod identity;
+pub(crate) mod log_writer;
 pub(crate) mod query;
 pub(crate) mod template;
 pub(crate) mod windows;
