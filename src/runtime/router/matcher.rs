@@ -87,17 +87,33 @@ pub(super) enum Paths {
     Regexes(Box<[Arc<Regex>]>),
 }
 
-/// A matcher where the index files it, with what the place already tells about it.
+/// A matcher where the index files it, with what the place already tells about it. It says enough to answer the
+/// commonest lookups without a look at the matcher, which is one cache miss less.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) matcher: Arc<Matcher>,
-    /// Which of the matcher's path prefixes led here, or [`ALL_PREFIXES`].
-    pub(super) prefix: u32,
-    pub(super) ports: Ports,
+    matcher: Arc<Matcher>,
+    pub(super) slot: u32,
+    path: PathHint,
+    ports: Ports,
+    /// The matcher asks for nothing but hosts and paths.
+    bare: bool,
 }
 
-/// The entry stands for all path prefixes of its matcher.
-pub(super) const ALL_PREFIXES: u32 = u32::MAX;
+/// Candidates of one place, best first.
+pub(super) type EntryList = SmallVec<[Entry; 1]>;
+
+/// What a place tells about the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PathHint {
+    /// The matcher has no path condition.
+    Free,
+    /// It has, and all of it must be looked at.
+    Unknown,
+    /// The prefix with this number is the only one that can hold.
+    Candidate(u32),
+    /// A prefix of this length holds.
+    Holds(u32),
+}
 
 /// The ports of the host patterns that led to an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,9 +172,15 @@ impl Matcher {
         })
     }
 
-    /// The total order of the router: greater precedence first, then the lower slot.
-    pub(super) fn beats(&self, other: &Self) -> bool {
-        (&self.precedence, Reverse(self.slot)) > (&other.precedence, Reverse(other.slot))
+    /// It asks for nothing but hosts and paths.
+    fn is_bare(&self) -> bool {
+        self.protocols.is_empty()
+            && self.methods.is_empty()
+            && self.snis.is_empty()
+            && self.headers.is_empty()
+            && self.sources.is_empty()
+            && self.destinations.is_empty()
+            && self.expression.is_none()
     }
 
     fn snis_hold(&self, view: &View<'_>) -> bool {
@@ -228,11 +250,30 @@ fn link_paths(condition: &PathCondition) -> Result<Paths, LinkError> {
 }
 
 impl Entry {
+    pub(super) fn new(matcher: &Arc<Matcher>, path: PathHint, ports: Ports) -> Self {
+        Self {
+            matcher: Arc::clone(matcher),
+            slot: matcher.slot,
+            path,
+            ports,
+            bare: matcher.is_bare(),
+        }
+    }
+
+    /// The total order of the router: greater precedence first, then the lower slot.
+    pub(super) fn beats(&self, other: &Self) -> bool {
+        (&self.matcher.precedence, Reverse(self.slot))
+            > (&other.matcher.precedence, Reverse(other.slot))
+    }
+
     /// Checks every condition but the host's name, which led to this entry. `star_is_empty` says that it did so by an
     /// asterisk that stands for nothing.
     pub(super) fn holds<'r>(&'r self, view: &View<'_>, star_is_empty: bool) -> Option<Found<'r>> {
-        let matcher = &*self.matcher;
         let input = view.input;
+        if self.bare && self.ports == Ports::Any && !star_is_empty {
+            return self.path_found(input.path);
+        }
+        let matcher = &*self.matcher;
         let refused = (!matcher.protocols.is_empty()
             && !matcher.protocols.contains(input.protocol))
             || (star_is_empty && matcher.host_reading == HostReading::SchemePort)
@@ -264,23 +305,23 @@ impl Entry {
     }
 
     fn path_found(&self, path: &[u8]) -> Option<Found<'_>> {
-        match &self.matcher.paths {
-            Paths::Any => Some(Found::default()),
-            Paths::Prefixes(prefixes) => {
-                let begins = |prefix: &str| path.starts_with(prefix.as_bytes());
-                let prefix = match self.prefix {
-                    ALL_PREFIXES => prefixes.iter().find(|prefix| begins(prefix)),
-                    // The place says which one; that keys are cut to fit is why it is checked again.
-                    index => prefixes
-                        .get(usize::try_from(index).ok()?)
-                        .filter(|prefix| begins(prefix)),
-                }?;
-                Some(Found {
-                    length: Some(prefix.len()),
-                    ..Found::default()
-                })
+        let prefix_found = |length: usize| Found {
+            length: Some(length),
+            ..Found::default()
+        };
+        let begins = |prefix: &str| path.starts_with(prefix.as_bytes());
+        match (self.path, &self.matcher.paths) {
+            (PathHint::Free, _) | (_, Paths::Any) => Some(Found::default()),
+            (PathHint::Holds(length), _) => Some(prefix_found(usize::try_from(length).ok()?)),
+            (PathHint::Candidate(index), Paths::Prefixes(prefixes)) => {
+                let prefix = prefixes.get(usize::try_from(index).ok()?)?;
+                begins(prefix).then(|| prefix_found(prefix.len()))
             }
-            Paths::Regexes(regexes) => regexes.iter().find_map(|regex| {
+            (_, Paths::Prefixes(prefixes)) => prefixes
+                .iter()
+                .find(|prefix| begins(prefix))
+                .map(|prefix| prefix_found(prefix.len())),
+            (_, Paths::Regexes(regexes)) => regexes.iter().find_map(|regex| {
                 let length = regex.find(path)?.len();
                 Some(Found {
                     length: Some(length),

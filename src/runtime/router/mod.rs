@@ -27,15 +27,17 @@
 //! microseconds at 100,000 routes.
 
 mod input;
+mod map;
 mod matcher;
 mod place;
-mod shards;
 #[cfg(test)]
 mod tests;
 mod trie;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::expr::lowered;
 use crate::model::route::{MatcherPlan, NamePattern, Precedence};
@@ -45,9 +47,9 @@ pub use input::MatchInput;
 pub use matcher::LinkError;
 
 use input::View;
-use matcher::{ALL_PREFIXES, Entry, Found, Matcher, Ports};
-use place::{PathKey, Place};
-use shards::ShardMap;
+use map::SharedMap;
+use matcher::{Entry, EntryList, Found, Matcher, PathHint, Ports};
+use place::{ANY_PATH, Place};
 use trie::{Node, insert_sorted};
 
 /// The most headers by whose values matchers are filed: each costs every lookup a question. Further ones are filed with
@@ -57,13 +59,13 @@ const INDEXED_HEADERS_MAX: usize = 16;
 /// An index of matchers. Cloning is cheap, and a clone does not see later changes.
 #[derive(Debug, Clone, Default)]
 pub struct Router {
-    slots: ShardMap<u32, Vec<Arc<Matcher>>>,
-    hosts: ShardMap<Arc<[u8]>, Arc<Node>>,
+    slots: SharedMap<u32, SmallVec<[Arc<Matcher>; 1]>>,
+    hosts: SharedMap<Key, Arc<Node>>,
     host_suffixes: Wildcards,
     host_prefixes: Wildcards,
     /// Matchers without hosts.
     anywhere: Arc<Node>,
-    by_sni: ShardMap<Arc<[u8]>, Entries>,
+    by_sni: SharedMap<Key, Entries>,
     /// Those of [`Self::by_sni`] that some protocols excuse.
     sni_waived: Entries,
     by_header: Arc<Vec<HeaderIndex>>,
@@ -78,13 +80,16 @@ pub struct Match {
     pub path: MatchedPath,
 }
 
+/// A host name, server name or header value; most fit without an allocation.
+type Key = SmallVec<[u8; 32]>;
+
 /// Candidates of one place, best first.
-type Entries = Arc<Vec<Entry>>;
+type Entries = Arc<EntryList>;
 
 /// Tries by the fixed part of a name with an asterisk.
 #[derive(Debug, Clone, Default)]
 struct Wildcards {
-    tries: ShardMap<Arc<[u8]>, Arc<Node>>,
+    tries: SharedMap<Key, Arc<Node>>,
     /// No key is longer; bounds how often a long name is hashed. Only grows.
     key_bytes_max: usize,
 }
@@ -93,7 +98,7 @@ struct Wildcards {
 struct HeaderIndex {
     /// In lower case, with dashes.
     name: String,
-    values: ShardMap<Arc<[u8]>, Entries>,
+    values: SharedMap<Key, Entries>,
 }
 
 impl Router {
@@ -142,7 +147,7 @@ impl Router {
 
     /// Removes all matchers of a route. False when it has none.
     pub fn remove(&mut self, slot: u32) -> bool {
-        let mut matchers = Vec::new();
+        let mut matchers = SmallVec::new();
         self.slots.change_or_drop(&slot, |present| {
             matchers = std::mem::take(present);
             false
@@ -187,11 +192,11 @@ impl Router {
                 ControlFlow::Continue(())
             });
         }
-        let (matcher, found) = best.winner?;
+        let (entry, found) = best.winner?;
         let path = MatchedPath::new(found.length, found.regex.map(Arc::clone))
             .on_lowered_path(found.lower);
         Some(Match {
-            slot: matcher.slot,
+            slot: entry.slot,
             path,
         })
     }
@@ -232,11 +237,8 @@ impl Router {
     fn file(&mut self, matcher: Arc<Matcher>) {
         self.slots
             .change(matcher.slot, |present| present.push(Arc::clone(&matcher)));
-        let entry = |prefix, ports| Entry {
-            matcher: Arc::clone(&matcher),
-            prefix,
-            ports,
-        };
+        let entry = |path, ports| Entry::new(&matcher, path, ports);
+        let anywhere = || Entry::new(&matcher, PathHint::Unknown, Ports::Any);
         match Place::of(&matcher) {
             Place::Hosts { hosts, paths } => {
                 for (name, ports) in hosts {
@@ -244,7 +246,7 @@ impl Router {
                         .change(key_bytes(&name).into(), |trie| {
                             let trie = Arc::make_mut(trie);
                             for key in &paths {
-                                trie.insert(&key.text, entry(key.prefix, ports.clone()));
+                                trie.insert(&key.text, entry(key.hint, ports.clone()));
                             }
                         });
                 }
@@ -252,34 +254,29 @@ impl Router {
             Place::Paths(paths) => {
                 let trie = Arc::make_mut(&mut self.anywhere);
                 for key in &paths {
-                    trie.insert(&key.text, entry(key.prefix, Ports::Any));
+                    trie.insert(&key.text, entry(key.hint, Ports::Any));
                 }
             }
             Place::Snis(names) => {
                 for name in names {
                     self.by_sni.change(name.as_bytes().into(), |entries| {
-                        insert_sorted(Arc::make_mut(entries), entry(ALL_PREFIXES, Ports::Any));
+                        insert_sorted(Arc::make_mut(entries), anywhere());
                     });
                 }
                 if !matcher.snis_waived_for.is_empty() {
-                    insert_sorted(
-                        Arc::make_mut(&mut self.sni_waived),
-                        entry(ALL_PREFIXES, Ports::Any),
-                    );
+                    insert_sorted(Arc::make_mut(&mut self.sni_waived), anywhere());
                 }
             }
             Place::Header { name, values } => match self.header_index_mut(name) {
                 Some(index) => {
                     for value in values {
                         index.values.change(value.as_bytes().into(), |entries| {
-                            insert_sorted(Arc::make_mut(entries), entry(ALL_PREFIXES, Ports::Any));
+                            insert_sorted(Arc::make_mut(entries), anywhere());
                         });
                     }
                 }
                 None => {
-                    let key = PathKey::any();
-                    Arc::make_mut(&mut self.anywhere)
-                        .insert(&key.text, entry(key.prefix, Ports::Any));
+                    Arc::make_mut(&mut self.anywhere).insert(ANY_PATH, anywhere());
                 }
             },
         }
@@ -310,7 +307,7 @@ impl Router {
                     drop_entry(&mut self.by_sni, name.as_bytes(), slot);
                 }
                 if !matcher.snis_waived_for.is_empty() {
-                    Arc::make_mut(&mut self.sni_waived).retain(|entry| entry.matcher.slot != slot);
+                    Arc::make_mut(&mut self.sni_waived).retain(|entry| entry.slot != slot);
                 }
             }
             Place::Header { name, values } => {
@@ -322,12 +319,12 @@ impl Router {
                 }
                 indexes.retain(|index| !index.values.is_empty());
                 // Where the header was one too many when the matcher was filed.
-                Arc::make_mut(&mut self.anywhere).remove(&PathKey::any().text, slot);
+                Arc::make_mut(&mut self.anywhere).remove(ANY_PATH, slot);
             }
         }
     }
 
-    fn tries_mut(&mut self, name: &NamePattern) -> &mut ShardMap<Arc<[u8]>, Arc<Node>> {
+    fn tries_mut(&mut self, name: &NamePattern) -> &mut SharedMap<Key, Arc<Node>> {
         let wildcards = match name {
             NamePattern::Exact(_) => return &mut self.hosts,
             NamePattern::Suffix(_) => &mut self.host_suffixes,
@@ -346,7 +343,7 @@ impl Router {
             None => {
                 indexes.push(HeaderIndex {
                     name,
-                    values: ShardMap::default(),
+                    values: SharedMap::default(),
                 });
                 indexes.len() - 1
             }
@@ -370,10 +367,10 @@ fn key_bytes(name: &NamePattern) -> &[u8] {
     }
 }
 
-fn drop_entry(map: &mut ShardMap<Arc<[u8]>, Entries>, key: &[u8], slot: u32) {
+fn drop_entry(map: &mut SharedMap<Key, Entries>, key: &[u8], slot: u32) {
     map.change_or_drop(key, |entries| {
         let entries = Arc::make_mut(entries);
-        entries.retain(|entry| entry.matcher.slot != slot);
+        entries.retain(|entry| entry.slot != slot);
         !entries.is_empty()
     });
 }
@@ -381,7 +378,7 @@ fn drop_entry(map: &mut ShardMap<Arc<[u8]>, Entries>, key: &[u8], slot: u32) {
 /// The best matcher so far.
 struct Best<'r, 'v> {
     view: &'v View<'v>,
-    winner: Option<(&'r Matcher, Found<'r>)>,
+    winner: Option<(&'r Entry, Found<'r>)>,
 }
 
 impl<'r> Best<'r, '_> {
@@ -389,12 +386,12 @@ impl<'r> Best<'r, '_> {
     fn consider(&mut self, entries: &'r [Entry], star_is_empty: bool) {
         for entry in entries {
             if let Some((winner, _)) = &self.winner
-                && !entry.matcher.beats(winner)
+                && !entry.beats(winner)
             {
                 return;
             }
             if let Some(found) = entry.holds(self.view, star_is_empty) {
-                self.winner = Some((&entry.matcher, found));
+                self.winner = Some((entry, found));
                 return;
             }
         }

@@ -3,57 +3,52 @@
 //!
 //! The place is computed from the matcher alone, so that removing finds what inserting filed.
 
+use std::borrow::Cow;
+
+use smallvec::{SmallVec, smallvec};
+
+use super::matcher::{Header, Matcher, PathHint, Paths, Ports};
+use super::trie::KEY_BYTES_MAX;
 use crate::expr::pattern::literal_prefix;
 use crate::model::route::NamePattern;
-
-use super::matcher::{ALL_PREFIXES, Header, Matcher, Paths, Ports};
-use super::trie::KEY_BYTES_MAX;
 
 /// The most places that the product of hosts and paths of one matcher may take; beyond that its hosts alone are used.
 const PLACES_MAX: usize = 16_384;
 /// A literal up to this length (`/`) says nothing about a path; headers and server names tell matchers apart better.
 const WEAK_KEY_BYTES: usize = 1;
+/// The key of every path.
+pub(super) const ANY_PATH: &[u8] = b"";
 
 /// Where a matcher is filed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+#[derive(Debug)]
+pub(super) enum Place<'m> {
     /// Under every combination of a host and a path key.
     Hosts {
-        hosts: Vec<(NamePattern, Ports)>,
-        paths: Vec<PathKey>,
+        hosts: HostKeys<'m>,
+        paths: PathKeys<'m>,
     },
     /// Under every path key, whatever the host.
-    Paths(Vec<PathKey>),
+    Paths(PathKeys<'m>),
     /// Under server names, and in the list of those that some protocols excuse from them.
-    Snis(Vec<String>),
+    Snis(Vec<&'m str>),
     /// Under the values of a header, whose name is written with dashes.
-    Header { name: String, values: Vec<String> },
+    Header { name: String, values: Vec<&'m str> },
 }
+
+/// Distinct names, each with the ports that it is wanted with. One is the commonest number, as of [`PathKeys`].
+pub(super) type HostKeys<'m> = SmallVec<[(Cow<'m, NamePattern>, Ports); 1]>;
+pub(super) type PathKeys<'m> = SmallVec<[PathKey<'m>; 1]>;
 
 /// A literal that the path must start with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PathKey {
-    pub(super) text: Vec<u8>,
-    /// See [`super::matcher::Entry::prefix`].
-    pub(super) prefix: u32,
+#[derive(Debug)]
+pub(super) struct PathKey<'m> {
+    pub(super) text: Cow<'m, [u8]>,
+    /// What is known about a path that starts with it.
+    pub(super) hint: PathHint,
 }
 
-impl PathKey {
-    fn new(text: &[u8], prefix: u32) -> Self {
-        Self {
-            text: text.get(..KEY_BYTES_MAX).unwrap_or(text).to_vec(),
-            prefix,
-        }
-    }
-
-    /// The key of every path.
-    pub(super) fn any() -> Self {
-        Self::new(b"", ALL_PREFIXES)
-    }
-}
-
-impl Place {
-    pub(super) fn of(matcher: &Matcher) -> Self {
+impl<'m> Place<'m> {
+    pub(super) fn of(matcher: &'m Matcher) -> Self {
         let anchors = matcher
             .expression
             .as_ref()
@@ -61,18 +56,18 @@ impl Place {
             .unwrap_or_default();
         let mut paths = path_keys(&matcher.paths);
         if is_weak(&paths)
-            && let Some(literals) = &anchors.paths
+            && let Some(literals) = anchors.paths
         {
-            paths = shortest(literals.iter().map(Vec::as_slice));
+            paths = shortest(literals);
         }
         let hosts = match (matcher.hosts.is_empty(), anchors.hosts) {
             (false, _) => host_keys(matcher),
             (true, Some(names)) => expression_hosts(names),
-            (true, None) => Vec::new(),
+            (true, None) => HostKeys::new(),
         };
         if !hosts.is_empty() {
             if hosts.len().saturating_mul(paths.len()) > PLACES_MAX {
-                paths = vec![PathKey::any()];
+                paths = any_path();
             }
             return Self::Hosts { hosts, paths };
         }
@@ -91,42 +86,75 @@ impl Place {
     }
 }
 
-fn is_weak(paths: &[PathKey]) -> bool {
+fn is_weak(paths: &[PathKey<'_>]) -> bool {
     paths.iter().any(|key| key.text.len() <= WEAK_KEY_BYTES)
 }
 
-fn path_keys(paths: &Paths) -> Vec<PathKey> {
+fn any_path<'m>() -> PathKeys<'m> {
+    smallvec![PathKey {
+        text: Cow::Borrowed(ANY_PATH),
+        hint: PathHint::Unknown
+    }]
+}
+
+fn path_keys(paths: &Paths) -> PathKeys<'_> {
     match paths {
-        Paths::Any => vec![PathKey::any()],
+        Paths::Any => smallvec![PathKey {
+            text: Cow::Borrowed(ANY_PATH),
+            hint: PathHint::Free
+        }],
         Paths::Prefixes(texts) if texts.len() <= PLACES_MAX => (0..)
             .zip(texts)
-            .map(|(index, text)| PathKey::new(text.as_bytes(), index))
+            .map(|(index, text)| prefix_key(index, text))
             .collect(),
-        Paths::Prefixes(_) => vec![PathKey::any()],
+        Paths::Prefixes(_) => any_path(),
         // All regexes are tried in order wherever one of them is filed.
-        Paths::Regexes(regexes) => {
-            let literals: Vec<Vec<u8>> = regexes
+        Paths::Regexes(regexes) => shortest(
+            regexes
                 .iter()
                 .map(|regex| literal_prefix(regex.as_str()))
-                .collect();
-            shortest(literals.iter().map(Vec::as_slice))
-        }
+                .collect(),
+        ),
+    }
+}
+
+/// The key of a plain path, cut to fit.
+fn prefix_key(index: u32, text: &str) -> PathKey<'_> {
+    let text = text.as_bytes();
+    match (text.get(..KEY_BYTES_MAX), u32::try_from(text.len())) {
+        (None, Ok(length)) => PathKey {
+            text: Cow::Borrowed(text),
+            hint: PathHint::Holds(length),
+        },
+        (cut, _) => PathKey {
+            text: Cow::Borrowed(cut.unwrap_or(text)),
+            hint: PathHint::Candidate(index),
+        },
     }
 }
 
 /// Keys for literals of which one suffices: those that begin with another one add nothing.
-fn shortest<'l>(literals: impl Iterator<Item = &'l [u8]>) -> Vec<PathKey> {
-    let mut keys: Vec<PathKey> = literals
-        .map(|text| PathKey::new(text, ALL_PREFIXES))
-        .collect();
-    keys.sort_by(|left, right| left.text.cmp(&right.text));
+fn shortest<'m>(mut literals: Vec<Vec<u8>>) -> PathKeys<'m> {
+    for literal in &mut literals {
+        literal.truncate(KEY_BYTES_MAX);
+    }
+    literals.sort();
     // Sorted, whatever begins with a key follows it directly.
-    keys.dedup_by(|later, kept| later.text.starts_with(&kept.text));
-    keys
+    literals.dedup_by(|later, kept| later.starts_with(kept));
+    literals
+        .into_iter()
+        .map(|text| PathKey {
+            text: Cow::Owned(text),
+            hint: PathHint::Unknown,
+        })
+        .collect()
 }
 
-/// The distinct names of the matcher's hosts, each with the ports that it is wanted with.
-fn host_keys(matcher: &Matcher) -> Vec<(NamePattern, Ports)> {
+fn host_keys(matcher: &Matcher) -> HostKeys<'_> {
+    let wanted = |port: Option<u16>| port.map_or(Ports::Any, |port| Ports::These([port].into()));
+    if let [host] = &*matcher.hosts {
+        return smallvec![(Cow::Borrowed(&host.name), wanted(host.port))];
+    }
     let mut sorted: Vec<(&NamePattern, Option<u16>)> = matcher
         .hosts
         .iter()
@@ -139,7 +167,7 @@ fn host_keys(matcher: &Matcher) -> Vec<(NamePattern, Ports)> {
             let (name, _) = group.first()?;
             let ports: Option<Vec<u16>> = group.iter().map(|(_, port)| *port).collect();
             Some((
-                (*name).clone(),
+                Cow::Borrowed(*name),
                 ports.map_or(Ports::Any, |ports| Ports::These(ports.into())),
             ))
         })
@@ -154,7 +182,7 @@ fn key_of(name: &NamePattern) -> (u8, &str) {
     }
 }
 
-fn expression_hosts(names: Vec<Vec<u8>>) -> Vec<(NamePattern, Ports)> {
+fn expression_hosts<'m>(names: Vec<Vec<u8>>) -> HostKeys<'m> {
     let mut names: Vec<String> = names
         .into_iter()
         .filter_map(|name| String::from_utf8(name).ok())
@@ -163,34 +191,30 @@ fn expression_hosts(names: Vec<Vec<u8>>) -> Vec<(NamePattern, Ports)> {
     names.dedup();
     names
         .into_iter()
-        .map(|name| (NamePattern::Exact(name), Ports::Any))
+        .map(|name| (Cow::Owned(NamePattern::Exact(name)), Ports::Any))
         .collect()
 }
 
-fn exact_snis(matcher: &Matcher) -> Option<Vec<String>> {
+fn exact_snis(matcher: &Matcher) -> Option<Vec<&str>> {
     if matcher.snis.is_empty() {
         return None;
     }
-    let names: Option<Vec<String>> = matcher
+    let names: Option<Vec<&str>> = matcher
         .snis
         .iter()
         .map(|pattern| match pattern {
-            NamePattern::Exact(name) => Some(name.clone()),
+            NamePattern::Exact(name) => Some(name.as_str()),
             _ => None,
         })
         .collect();
     names.map(sorted_once)
 }
 
-fn plain_header(header: &Header) -> Option<(&Header, Vec<String>)> {
-    let values = header.plain_values()?;
-    Some((
-        header,
-        sorted_once(values.into_iter().map(str::to_owned).collect()),
-    ))
+fn plain_header(header: &Header) -> Option<(&Header, Vec<&str>)> {
+    Some((header, sorted_once(header.plain_values()?)))
 }
 
-fn sorted_once(mut names: Vec<String>) -> Vec<String> {
+fn sorted_once(mut names: Vec<&str>) -> Vec<&str> {
     names.sort_unstable();
     names.dedup();
     names

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::matcher::Entry;
+use super::matcher::{Entry, EntryList};
 
 /// Longer keys are cut: an index may find too much, because every entry is checked in full, but never too little.
 /// Bounds the depth of the trie and with it the recursion of [`Node::remove`] and of dropping.
@@ -16,7 +16,7 @@ pub(super) struct Node {
     /// What this node adds to its parent's text; of the root, what all keys begin with.
     label: SmallVec<[u8; 24]>,
     /// The entries whose key ends here, best first.
-    entries: Vec<Entry>,
+    entries: EntryList,
     /// Sorted by their first byte; their labels are not empty.
     children: Vec<Child>,
 }
@@ -103,7 +103,7 @@ impl Node {
     pub(super) fn remove(&mut self, key: &[u8], slot: u32) -> bool {
         if let Some(rest) = key.strip_prefix(self.label.as_slice()) {
             match rest.first() {
-                None => self.entries.retain(|entry| entry.matcher.slot != slot),
+                None => self.entries.retain(|entry| entry.slot != slot),
                 Some(first) => {
                     if let Ok(at) = self
                         .children
@@ -156,7 +156,7 @@ impl Node {
 }
 
 /// Inserts where it belongs, best first. Building in that order appends.
-pub(super) fn insert_sorted(entries: &mut Vec<Entry>, entry: Entry) {
-    let at = entries.partition_point(|present| present.matcher.beats(&entry.matcher));
+pub(super) fn insert_sorted(entries: &mut EntryList, entry: Entry) {
+    let at = entries.partition_point(|present| present.beats(&entry));
     entries.insert(at, entry);
 }
