@@ -7,9 +7,9 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use memchr::memmem;
-use regex::bytes::Regex;
 use smallvec::SmallVec;
 
+use super::pattern::Pattern;
 use super::{AddressTest, Expression, Field, IntegerTest, Node, Predicate, Test, TextTest};
 
 /// Values up to this length are lower-cased on the stack.
@@ -33,7 +33,7 @@ pub struct PathMatch<'x> {
     /// Where it stands in the path.
     pub range: Range<usize>,
     /// The regex that matched, where it was one.
-    pub regex: Option<&'x Arc<Regex>>,
+    pub regex: Option<&'x Arc<Pattern>>,
     /// The regex saw the lower-cased path.
     pub lower: bool,
 }
@@ -147,7 +147,7 @@ fn path_holds<'x>(
             }
         }
         TextTest::Matches(regex) => {
-            let find = |path: &[u8]| regex.find(path).map(|found| found.range());
+            let find = |path: &[u8]| regex.find(path);
             let Some(range) = (if lower {
                 lowered(path, find)
             } else {

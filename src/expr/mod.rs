@@ -4,8 +4,8 @@
 //! limits and its evaluation. It does not know what a request is; whoever evaluates an expression implements
 //! [`Fields`].
 //!
-//! Start with [`Expression::parse`] in `parse.rs`, then [`Expression::matches`] in `evaluate.rs`. `field.rs` lists what
-//! can be asked about, `pattern.rs` holds what every user of regular expressions needs.
+//! Start with [`Expression::parse`] in `parse.rs`, then [`Expression::matches`] in `evaluate.rs`. `check.rs` says which
+//! literals fit which fields, `field.rs` lists what can be asked about, `pattern.rs` holds what every user of regular expressions needs.
 //!
 //! ```text
 //! conjunction := disjunction ( "&&" disjunction )*
@@ -18,6 +18,7 @@
 //! ```
 
 mod anchor;
+mod check;
 mod evaluate;
 mod field;
 mod parse;
@@ -27,12 +28,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use regex::bytes::Regex;
 
 pub use anchor::Anchors;
 pub use evaluate::{Fields, PathMatch, lowered};
 pub use field::{Field, Kind, Scope};
 pub use parse::{DEPTH_MAX, EXPRESSION_BYTES_MAX, PREDICATES_MAX, ParseError};
+
+use pattern::Pattern;
 
 /// A parsed, type-checked condition with its regexes compiled. The plan keeps the text, the running router this.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ enum TextTest {
     EndsWith(Box<[u8]>),
     Contains(Box<[u8]>),
     /// Shared, because whoever learns of a match may want its groups long after.
-    Matches(Arc<Regex>),
+    Matches(Arc<Pattern>),
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use regex::bytes::Regex;
-
 use crate::expr::lowered;
+use crate::expr::pattern::{Group, Pattern};
 
 /// The part of the path that matched, and the expression that did, if any.
 #[derive(Debug, Clone, Default)]
 pub struct MatchedPath {
     length: Option<usize>,
-    pattern: Option<Arc<Regex>>,
+    pattern: Option<Arc<Pattern>>,
     lowered: bool,
 }
 
@@ -22,7 +21,7 @@ pub struct Captures {
 
 impl MatchedPath {
     /// `length`: bytes of the path that matched; `None` when the route has no path condition.
-    pub fn new(length: Option<usize>, pattern: Option<Arc<Regex>>) -> Self {
+    pub fn new(length: Option<usize>, pattern: Option<Arc<Pattern>>) -> Self {
         Self {
             length,
             pattern,
@@ -55,20 +54,12 @@ impl MatchedPath {
 }
 
 impl Captures {
-    fn of(pattern: &Regex, path: &[u8]) -> Self {
-        let Some(found) = pattern.captures(path) else {
-            return Self::default();
-        };
-        let groups = pattern
-            .capture_names()
-            .enumerate()
-            .skip(1)
-            .filter_map(|(number, name)| {
-                let text = found.get(number)?.as_bytes();
-                Some((number, name.map(Box::from), Box::from(text)))
-            })
-            .collect();
-        Self { groups }
+    fn of(pattern: &Pattern, path: &[u8]) -> Self {
+        let owned =
+            |(number, name, text): Group<'_, '_>| (number, name.map(Box::from), Box::from(text));
+        Self {
+            groups: pattern.groups(path).into_iter().map(owned).collect(),
+        }
     }
 
     /// The group with this name, or this number in decimal.

@@ -359,7 +359,7 @@ mod tests {
     fn renders() {
         let mut exchange =
             World::new().exchange(Message::get("/users/7?q=a%20b&flag").header("X-One", "1"));
-        let pattern = regex::bytes::Regex::new("^/users/(?P<user>[0-9]+)").unwrap();
+        let pattern = crate::expr::pattern::compile("^/users/(?P<user>[0-9]+)").unwrap();
         exchange.matched = MatchedPath::new(Some(8), Some(Arc::new(pattern)));
         for (template, expected) in [
             ("plain", "plain"),

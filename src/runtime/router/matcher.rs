@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use http::HeaderName;
-use regex::bytes::Regex;
 use smallvec::SmallVec;
 
 use super::input::View;
-use crate::expr::{Expression, ParseError, Scope, lowered, pattern};
+use crate::expr::pattern::{self, Pattern};
+use crate::expr::{Expression, ParseError, Scope, lowered};
 use crate::model::route::{
     AddressPattern, HeaderCondition, HostPattern, HostReading, MatcherPlan, NamePattern,
     PathCondition, Precedence, ProtocolSet, ValuePattern,
@@ -75,7 +75,7 @@ pub(super) struct Header {
 #[derive(Debug)]
 enum Value {
     Plain(Box<str>),
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 /// Linked path conditions.
@@ -84,7 +84,7 @@ pub(super) enum Paths {
     Any,
     /// One is by far the commonest number.
     Prefixes(SmallVec<[Box<str>; 1]>),
-    Regexes(Box<[Arc<Regex>]>),
+    Regexes(Box<[Arc<Pattern>]>),
 }
 
 /// A matcher where the index files it, with what the place already tells about it. It says enough to answer the
@@ -127,7 +127,7 @@ pub(super) enum Ports {
 pub(super) struct Found<'r> {
     /// How many bytes, where a path was asked for.
     pub(super) length: Option<usize>,
-    pub(super) regex: Option<&'r Arc<Regex>>,
+    pub(super) regex: Option<&'r Arc<Pattern>>,
     /// The regex saw the lower-cased path.
     pub(super) lower: bool,
 }
