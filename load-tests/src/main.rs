@@ -138,7 +138,7 @@ fn gateway_binary(given: Option<&std::path::Path>) -> Result<PathBuf> {
     };
     if !path.is_file() {
         bail!(
-            "no gateway at {}: build it (cargo build --profile dist), or name it with --gateway",
+            "no gateway at {}: build it (cargo build --release), or name it with --gateway",
             path.display()
         );
     }
