@@ -119,7 +119,12 @@ impl Front {
                 Some(settings) => settings.apply_to_session(&mut session),
                 None => session.set_keepalive_reuses_remaining(Some(requests_max)),
             }
-            session.set_keepalive(Some(HEAD_PAUSE_SECONDS));
+            // A session that was not waited for may have to wait for its request as long as an idle client may.
+            let pause = match may_have_read_ahead {
+                true => idle.as_secs(),
+                false => HEAD_PAUSE_SECONDS,
+            };
+            session.set_keepalive(Some(pause));
             let Some(reused) = self.proxy.process_new_http(session, &shutdown).await else {
                 return Ok(());
             };

@@ -256,6 +256,12 @@ impl ProxyHttp for Gateway {
                 upstream_response.insert_header(TRANSFER_ENCODING, "chunked")?;
             }
         }
+        let http10 = exchange.request.version == http::Version::HTTP_10;
+        if http10 && upstream_response.headers.contains_key(TRANSFER_ENCODING) {
+            // Such a client knows no chunks: closing ends the body.
+            upstream_response.remove_header(&TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
         exchange.status = upstream_response.status.as_u16();
         if phases::takes_part(exchange, Phases::LOG) {
             exchange.response = Some(Box::new(upstream_response.clone()));
@@ -446,7 +452,11 @@ impl Gateway {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<DriverChoice, Box<LocalResponse>> {
-        phases::admit(exchange)?;
+        let io = session
+            .as_downstream()
+            .stream()
+            .and_then(|stream| stream.as_any().downcast_ref::<Io>());
+        phases::admit(exchange, io.is_some_and(Io::is_line_broken))?;
         phases::rewrite(exchange)?;
         phases::find_route(exchange)?;
         phases::access(exchange, &mut SessionBody(session)).await?;

@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 
 use crate::runtime::connection::Connection;
 
-/// How many bytes of a request are known to belong to it; unknown while its body is chunked.
+/// Stands for a number of bytes that nobody counts: the framing of chunked bodies is Pingora's.
 const UNKNOWN: u64 = u64::MAX;
 
 /// Renders the answer to a request that could not be read.
@@ -47,8 +47,37 @@ pub(crate) struct Io {
     refuse: Refuse,
     refusal: Option<Bytes>,
     head_read: AtomicBool,
+    /// Bytes handed out.
     delivered: AtomicU64,
+    /// Bytes of requests whose head was read; [`UNKNOWN`] for good after a chunked one.
     consumed: AtomicU64,
+    /// The request line that is arriving; Pingora repairs bad ones silently, the gateway refuses them.
+    line: RequestLine,
+}
+
+/// How many spaces a request line has shown so far. More than two are a space within the target.
+#[derive(Debug, Clone, Copy, Default)]
+struct RequestLine {
+    spaces: usize,
+    ended: bool,
+}
+
+impl RequestLine {
+    const SPACES_MAX: usize = 2;
+
+    fn watch(&mut self, bytes: &[u8]) {
+        if self.ended {
+            return;
+        }
+        let line = match memchr::memchr(b'\n', bytes) {
+            Some(end) => {
+                self.ended = true;
+                bytes.get(..end).unwrap_or_default()
+            }
+            None => bytes,
+        };
+        self.spaces += memchr::memchr_iter(b' ', line).count();
+    }
 }
 
 /// What lies underneath.
@@ -78,7 +107,8 @@ impl Io {
             refusal: None,
             head_read: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
-            consumed: AtomicU64::new(UNKNOWN),
+            consumed: AtomicU64::new(0),
+            line: RequestLine::default(),
         }
     }
 
@@ -97,15 +127,25 @@ impl Io {
     /// A new request begins: what is written before its head was read is a refusal by the session.
     pub(crate) fn expect_request(&mut self) {
         *self.head_read.get_mut() = false;
-        *self.delivered.get_mut() = 0;
-        *self.consumed.get_mut() = UNKNOWN;
+        // Of a request that was read ahead the line has passed already.
+        self.line = RequestLine {
+            spaces: 0,
+            ended: self.may_have_read_ahead(),
+        };
+    }
+
+    /// Was there a space within the request target?
+    pub(crate) fn is_line_broken(&self) -> bool {
+        self.line.spaces > RequestLine::SPACES_MAX
     }
 
     /// The head was read and is `head` bytes long; a body of `body` bytes follows, `None` when chunked.
     pub(crate) fn request_began(&self, head: u64, body: Option<u64>) {
         self.head_read.store(true, Ordering::Relaxed);
-        let consumed = body.map_or(UNKNOWN, |body| head.saturating_add(body));
-        self.consumed.store(consumed, Ordering::Relaxed);
+        let before = self.consumed.load(Ordering::Relaxed);
+        let length = body.map_or(UNKNOWN, |body| head.saturating_add(body));
+        self.consumed
+            .store(before.saturating_add(length), Ordering::Relaxed);
     }
 
     /// Could bytes of a further request have been handed out already?
@@ -205,7 +245,9 @@ impl AsyncRead for Io {
             let length = this.prefix.len().min(buf.remaining());
             buf.put_slice(&this.prefix.split_to(length));
         }
-        *this.delivered.get_mut() += (buf.filled().len() - before) as u64;
+        let new = buf.filled().get(before..).unwrap_or_default();
+        *this.delivered.get_mut() += new.len() as u64;
+        this.line.watch(new);
         Poll::Ready(Ok(()))
     }
 }

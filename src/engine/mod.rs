@@ -23,6 +23,9 @@ mod phases;
 mod respond;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 pub use gateway::ForcedDriver;
 pub use listen::{BindError, Bound, Engine, EngineOptions};
 pub use log::{AccessLog, AccessLogTarget};

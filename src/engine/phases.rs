@@ -61,9 +61,10 @@ pub(crate) fn begin(
     exchange
 }
 
-/// Checks what the HTTP layer demands and brings the path into normal form.
-pub(crate) fn admit(exchange: &mut Exchange) -> Step {
-    match check_request(exchange) {
+/// Checks what the HTTP layer demands and brings the path into normal form. `line_broken`: the request line was repaired
+/// before it came here.
+pub(crate) fn admit(exchange: &mut Exchange, line_broken: bool) -> Step {
+    match check_request(exchange, line_broken) {
         Ok(()) => Ok(()),
         Err(fault) => Err(answer(exchange, &fault)),
     }
@@ -286,8 +287,11 @@ fn conclude(exchange: &mut Exchange, flow: Flow) -> Step {
     }
 }
 
-fn check_request(exchange: &mut Exchange) -> Result<(), Fault> {
+fn check_request(exchange: &mut Exchange, line_broken: bool) -> Result<(), Fault> {
     let bad = |cause: String| Fault::transport(StatusCode::BAD_REQUEST, Blame::Client, cause);
+    if line_broken {
+        return Err(bad("a space in the request target".to_owned()));
+    }
     let request = &exchange.request;
     if request.method == http::Method::TRACE {
         let cause = "method TRACE is not served";
