@@ -33,7 +33,12 @@ const code = (text) => element('code', {}, String(text));
 const codes = (list) => (list || []).map(code);
 const soft = (text) => element('span', { class: 'soft' }, text);
 const shown = (value) => (value == null || value === '' ? soft('–') : String(value));
-const when = (seconds) => (seconds ? new Date(seconds * 1000).toLocaleString() : soft('–'));
+function when(seconds) {
+  if (!seconds) return soft('–');
+  const moment = new Date(seconds * 1000);
+  const text = moment.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+  return element('time', { datetime: moment.toISOString() }, text);
+}
 const title = (row) => row.name || row.username || row.custom_id || row.prefix || row.target || row.id;
 
 function matches(route) {
@@ -47,7 +52,7 @@ function matches(route) {
 function scope(plugin) {
   const parts = ['route', 'service', 'consumer', 'consumer_group'].filter((name) => plugin[name]);
   if (!parts.length) return [element('span', { class: 'tag' }, 'global')];
-  return parts.map((name) => element('span', {}, name.replace('_', ' ') + ' ', reference(name, plugin[name].id)));
+  return parts.map((name) => element('div', {}, soft(name.replace('_', ' ')), ' ', reference(name, plugin[name].id)));
 }
 
 const known = new Map();
@@ -228,7 +233,7 @@ function show(moveFocus) {
   clearInterval(overviewTimer);
   known.clear();
   for (const link of document.querySelectorAll('#sections a')) {
-    if (link.hash === '#' + (LISTS[name] ? name : '')) link.setAttribute('aria-current', 'page');
+    if ((link.hash || '#') === '#' + (LISTS[name] ? name : '')) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }
   document.title = (LISTS[name] ? LISTS[name].title + ' · ' : '') + 'Sallyport';
