@@ -25,6 +25,7 @@ fn check_listeners(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {
         ("proxy_listen", &listen.proxy_listen.all),
         ("admin_listen", &listen.admin_listen.all),
         ("status_listen", &listen.status_listen.all),
+        ("admin_gui_listen", &listen.admin_gui_listen.all),
     ];
     for (key, all) in &groups {
         for one in *all {
@@ -170,6 +171,21 @@ fn check_administration(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) 
                             "open-admin",
                             settings.origin("admin_listen"),
                             format!("{} lets everybody who reaches it administer", one.address),
+                        )
+                        .with_hint("set 'admin_auth = basic', or listen on 127.0.0.1"),
+                    );
+                }
+            }
+            for one in &settings.listen.admin_gui_listen.all {
+                if !one.address.ip().is_loopback() {
+                    diagnostics.push(
+                        Diagnostic::warning(
+                            "open-admin",
+                            settings.origin("admin_gui_listen"),
+                            format!(
+                                "{} shows the configuration, credentials included, to everybody who reaches it",
+                                one.address
+                            ),
                         )
                         .with_hint("set 'admin_auth = basic', or listen on 127.0.0.1"),
                     );

@@ -26,7 +26,7 @@ struct Row {
 }
 
 const STREAMS: &str = "proxying of TCP and TLS streams comes with a later version";
-const PAGE: &str = "the web page comes with a later version";
+const PAGE: &str = "the web page answers at `/` under every name of its listener and asks only that; remove the key";
 const ETCD: &str =
     "the shared store in etcd comes with a later version; `database` may be `embedded` or `off`";
 const APIGEE: &str = "Apigee bundles come with a later version";
@@ -59,7 +59,6 @@ const fn shown(name: &'static str, harmless: &'static [&'static str], why: &'sta
 
 const ROWS: &[Row] = &[
     shown("stream_listen", &["off"], STREAMS),
-    shown("admin_gui_listen", &["127.0.0.1:8002", "off"], PAGE),
     row("admin_gui_url", &[""], PAGE),
     row("admin_gui_path", &["/"], PAGE),
     row("etcd_endpoints", &[], ETCD),

@@ -17,6 +17,8 @@ keys! {
         admin_listen: Listeners<PlainFlags> = "127.0.0.1:8001";
         /// `/status`, `/status/ready` and `/metrics` (Prometheus), plain HTTP.
         status_listen: Listeners<PlainFlags> = "127.0.0.1:8007";
+        /// A web page that shows this node, read-only, plain HTTP.
+        admin_gui_listen: Listeners<PlainFlags> = "127.0.0.1:8002";
         /// Ports as clients see them, where something in front maps them: `80:8000` says that port 80 out there is port
         /// 8000 here. Routing, `X-Forwarded-Port` and logs use the outer port.
         port_maps: Vec<PortMap> = "" => reloads();

@@ -223,6 +223,7 @@ impl Settings {
             ("proxy_listeners", self.listen.proxy_listen.report()),
             ("admin_listeners", self.listen.admin_listen.report()),
             ("status_listeners", self.listen.status_listen.report()),
+            ("admin_gui_listeners", self.listen.admin_gui_listen.report()),
             ("stream_listeners", json!([])),
         ];
         for (name, value) in listeners {
