@@ -50,6 +50,11 @@ impl Loaded {
         self.hash.lock().clone()
     }
 
+    /// Whether a document was loaded at all.
+    pub(super) fn is_any(&self) -> bool {
+        *self.hash.lock() != NO_HASH
+    }
+
     /// Remembers the document that is in force now.
     pub(super) fn adopt(&self, hash: &str) {
         hash.clone_into(&mut self.hash.lock());

@@ -28,8 +28,9 @@ pub trait Node: Send + Sync + 'static {
     /// Stops being ready, so that load balancers turn away, while requests are still served.
     fn drain(&self);
 
-    /// The metrics page in Prometheus' text format; none while no instance of the plugin asks for it.
-    fn metrics(&self) -> Option<String>;
+    /// The metrics page in Prometheus' text format. Metrics of requests are there as far as an instance of the plugin
+    /// counted some.
+    fn metrics(&self) -> String;
 
     /// The health of a named cluster's endpoints; none while it does not serve.
     fn cluster_health(&self, cluster: Uuid) -> Option<ClusterHealth>;

@@ -27,14 +27,11 @@ pub(super) fn dns_endpoints() -> Vec<Endpoint> {
 pub(super) fn metrics_endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::at("/metrics").shows("Show metrics for Prometheus", |admin, _| {
-            match admin.node.metrics() {
-                Some(page) => Ok(Answer::text(
-                    StatusCode::OK,
-                    "text/plain; charset=UTF-8",
-                    page,
-                )),
-                None => Err(Answer::not_found()),
-            }
+            Ok(Answer::text(
+                StatusCode::OK,
+                "text/plain; charset=UTF-8",
+                admin.node.metrics(),
+            ))
         }),
     ]
 }

@@ -48,7 +48,14 @@ pub(super) fn ready_endpoint() -> Endpoint {
 }
 
 fn ready(admin: &Admin, _: &Call) -> Outcome {
-    match admin.node.readiness() {
+    // Kong: a node that was given nothing to serve must not get traffic.
+    let readiness = match admin.node.readiness() {
+        Ok(()) if admin.is_db_less() && !admin.loaded.is_any() => {
+            Err("no configuration available (empty configuration present)")
+        }
+        readiness => readiness,
+    };
+    match readiness {
         Ok(()) => Ok(Answer::message(StatusCode::OK, "ready")),
         Err(reason) => Err(Answer::message(StatusCode::SERVICE_UNAVAILABLE, reason)),
     }

@@ -74,8 +74,8 @@ impl Node for StillNode {
     fn drain(&self) {
         *self.draining.lock() = true;
     }
-    fn metrics(&self) -> Option<String> {
-        Some("kong_nginx_requests_total 7\n".to_owned())
+    fn metrics(&self) -> String {
+        "kong_nginx_requests_total 7\n".to_owned()
     }
     fn cluster_health(&self, _: Uuid) -> Option<ClusterHealth> {
         self.health.lock().clone()

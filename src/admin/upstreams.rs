@@ -136,15 +136,24 @@ fn target_health(target: &Row, health: &ClusterHealth) -> Value {
 fn state(health: &ClusterHealth, endpoint: Option<&EndpointHealth>) -> &'static str {
     match endpoint {
         Some(endpoint) if endpoint.addresses.is_empty() => "DNS_ERROR",
-        _ if !health.checked => "HEALTHCHECKS_OFF",
-        Some(endpoint) if endpoint.addresses.iter().any(|address| address.healthy) => "HEALTHY",
-        Some(_) => "UNHEALTHY",
+        Some(endpoint) => {
+            let mut addresses = endpoint.addresses.iter();
+            word(health, addresses.any(|address| address.healthy))
+        }
         None => "HEALTHCHECKS_OFF",
     }
 }
 
+/// Without checks an address can still be taken out by hand; then it says so.
+fn word(health: &ClusterHealth, healthy: bool) -> &'static str {
+    match (healthy, health.checked) {
+        (false, _) => "UNHEALTHY",
+        (true, true) => "HEALTHY",
+        (true, false) => "HEALTHCHECKS_OFF",
+    }
+}
+
 fn details(health: &ClusterHealth, endpoint: &EndpointHealth) -> Value {
-    let usable = |healthy: bool| healthy || !health.checked;
     let total: u64 = endpoint
         .addresses
         .iter()
@@ -153,23 +162,18 @@ fn details(health: &ClusterHealth, endpoint: &EndpointHealth) -> Value {
     let available: u64 = endpoint
         .addresses
         .iter()
-        .filter(|address| usable(address.healthy))
+        .filter(|address| address.healthy)
         .map(|address| u64::from(address.weight))
         .sum();
     let addresses: Vec<Value> = endpoint
         .addresses
         .iter()
         .map(|address| {
-            let state = match (health.checked, address.healthy) {
-                (false, _) => "HEALTHCHECKS_OFF",
-                (true, true) => "HEALTHY",
-                (true, false) => "UNHEALTHY",
-            };
             json!({
                 "ip": address.address.ip().to_string(),
                 "port": address.address.port(),
                 "weight": address.weight,
-                "health": state,
+                "health": word(health, address.healthy),
             })
         })
         .collect();
@@ -184,7 +188,6 @@ fn details(health: &ClusterHealth, endpoint: &EndpointHealth) -> Value {
 }
 
 fn balancer_health(upstream: Uuid, health: &ClusterHealth) -> Value {
-    let word = |healthy: bool| if healthy { "HEALTHY" } else { "UNHEALTHY" };
     let mut totals = Map::new();
     let hosts: Vec<Value> = health
         .endpoints
@@ -200,8 +203,8 @@ fn balancer_health(upstream: Uuid, health: &ClusterHealth) -> Value {
     }
     json!({
         "id": upstream,
-        "health": if health.checked { word(health.healthy) } else { "HEALTHCHECKS_OFF" },
-        "balancer_health": word(health.healthy),
+        "health": word(health, health.healthy),
+        "balancer_health": if health.healthy { "HEALTHY" } else { "UNHEALTHY" },
         "details": { "healthy": health.healthy, "weight": totals, "hosts": hosts },
     })
 }

@@ -433,6 +433,11 @@ async fn the_status_listener_reads_and_drains() {
         Reply::of(router.clone().oneshot(request).await.unwrap()).await
     };
     assert_eq!(
+        ask("GET", "/status/ready", "").await.expect(503)["message"],
+        "no configuration available (empty configuration present)"
+    );
+    api.admin.adopt_document(&"1".repeat(32));
+    assert_eq!(
         ask("GET", "/status/ready", "").await.expect(200)["message"],
         "ready"
     );
