@@ -138,11 +138,11 @@ impl SelfSigned<'_> {
         usage.critical();
         if self.authority {
             let constraints = BasicConstraints::new().critical().ca().build()?;
-            builder.append_extension(&*constraints)?;
+            builder.append_extension(&constraints)?;
             usage.key_cert_sign().crl_sign();
         } else {
             let constraints = BasicConstraints::new().build()?;
-            builder.append_extension(&*constraints)?;
+            builder.append_extension(&constraints)?;
             usage.digital_signature();
             if self.algorithm == Algorithm::Rsa2048 {
                 usage.key_encipherment();
@@ -151,11 +151,11 @@ impl SelfSigned<'_> {
                 .server_auth()
                 .client_auth()
                 .build()?;
-            builder.append_extension(&*purposes)?;
+            builder.append_extension(&purposes)?;
         }
         builder.append_extension(&*usage.build()?)?;
         let identifier = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
-        builder.append_extension(&*identifier)?;
+        builder.append_extension(&identifier)?;
         if !self.dns_names.is_empty() || !self.addresses.is_empty() {
             let mut names = SubjectAlternativeName::new();
             for name in self.dns_names {
@@ -165,7 +165,7 @@ impl SelfSigned<'_> {
                 names.ip(&address.to_string());
             }
             let names = names.build(&builder.x509v3_context(None, None))?;
-            builder.append_extension(&*names)?;
+            builder.append_extension(&names)?;
         }
         Ok(())
     }

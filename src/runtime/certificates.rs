@@ -219,7 +219,7 @@ impl CertificateTable {
 
     /// The certificate for this server name: that of the name itself, of `*.` and the name without its first label (only
     /// for names of three or more), of the name without its last label and `.*`, of `*`, and at last the default. Without
-    /// a name, or for an address, the default. Kong: "server certificate by SNI".
+    /// a name, or for an address, the default.
     pub fn select(&self, server_name: Option<&str>) -> Option<&Arc<ServerCertificate>> {
         let default = self.default.as_ref();
         let Some(name) = server_name.filter(|name| !name.is_empty()) else {

@@ -21,7 +21,7 @@ use crate::base::pem::{KeyPair, parse_certificates};
 use crate::model::plan::{KeyPairPlan, UpstreamTlsPlan};
 use crate::runtime::live::Live;
 
-/// Longest chain of intermediates where the plan does not say. Kong: `service.tls_verify_depth`.
+/// Longest chain of intermediates where the plan does not say.
 const VERIFY_DEPTH: u8 = 1;
 
 /// Where systems keep the certificates that they trust, the usual places first.

@@ -2,7 +2,7 @@
 //!
 //! Every address has one [`Availability`], set by whoever judges addresses and read by every pick. It belongs to the
 //! address *and* the endpoint's name, and outlives tables, so that a change of targets or a new answer of the resolver
-//! forgets nothing. Kong: health is kept per IP, port and host name.
+//! forgets nothing.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

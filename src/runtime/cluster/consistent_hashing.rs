@@ -3,8 +3,8 @@
 //!
 //! A ring of `max(1000, slots)` places. Each address holds about `160 × endpoints × weight / total weight` of them, at
 //! the hashes of `IP::PORT N`; when a place is taken the address gets one more try. A value is hashed the same way and
-//! belongs to the holder of its place or of the nearest one below. Layout and hash are those of Kong's
-//! `consistent-hashing` (`upstream.slots`), so a mixed fleet agrees.
+//! belongs to the holder of its place or of the nearest one below. Layout and hash follow a
+//! published gateway to the last rounding, so that a fleet of both agrees: do not change either.
 
 use std::net::SocketAddr;
 
@@ -77,7 +77,7 @@ impl Ring {
     }
 }
 
-/// Places count from 0 here and from 1 in Kong, which makes no difference.
+/// Places count from 0; counting from 1, as others do, leads to the same holders.
 fn place(hash: u32, places: u32) -> usize {
     (hash % places) as usize
 }
