@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::base::secret::Secret;
@@ -294,10 +294,24 @@ pub enum HashInput {
 
 /// Which plugin instances can apply: (forward with own instances, route with own instances). The empty key is the
 /// global pipeline, run for requests without a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PipelineKey {
     pub forward: Option<Uuid>,
     pub route: Option<Uuid>,
+}
+
+/// As text, because keys of JSON objects are: `global`, `forward ID`, `route ID` or `forward ID route ID`.
+impl Serialize for PipelineKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.forward, self.route) {
+            (None, None) => serializer.serialize_str("global"),
+            (Some(forward), None) => serializer.collect_str(&format_args!("forward {forward}")),
+            (None, Some(route)) => serializer.collect_str(&format_args!("route {route}")),
+            (Some(forward), Some(route)) => {
+                serializer.collect_str(&format_args!("forward {forward} route {route}"))
+            }
+        }
+    }
 }
 
 /// Plugin steps in the order in which they run.

@@ -127,15 +127,15 @@ struct Keys {
 
 impl Keys {
     fn touch(&mut self, set: &EntitySet, links: Links) {
-        match links {
-            Links {
-                route: Some(route), ..
-            } => self.touch_route(set, route),
-            Links {
-                service: Some(service),
-                ..
-            } => self.touch_service(set, service),
-            Links { .. } => self.touch_all(set),
+        if let Some(route) = links.route {
+            self.touch_route(set, route);
+        }
+        // Also with a route: the plugin gives all routes of the service a pipeline that names it.
+        if let Some(service) = links.service {
+            self.touch_service(set, service);
+        }
+        if links.route.is_none() && links.service.is_none() {
+            self.touch_all(set);
         }
     }
 
