@@ -30,7 +30,6 @@ pub mod node;
 pub mod openapi;
 pub mod page;
 mod plugins_enabled;
-pub mod process;
 mod root;
 mod schemas;
 pub mod server;
