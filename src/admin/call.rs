@@ -1,8 +1,11 @@
 //! A request as handlers see it: decoded path, decoded query, whole body.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Map, Value};
@@ -13,6 +16,9 @@ use super::form::parse_form;
 
 /// Longest wait for a whole request body.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How much of a body that is too large is still read, in bytes.
+const DISCARDED_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
 
 /// The workspace that open source knows; a path may start with it.
 const WORKSPACE: &str = "default";
@@ -94,18 +100,9 @@ pub fn query(parts: &Parts) -> Result<Map<String, Value>, Answer> {
 /// Reads the whole body, within limits of size and time.
 pub async fn read_payload(headers: &HeaderMap, body: Body) -> Result<Payload, Answer> {
     let format = Format::of(headers)?;
-    let announced = headers
-        .get(http::header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
-        return Err(too_large());
-    }
-    let reading = axum::body::to_bytes(body, BODY_BYTES_MAX);
-    match tokio::time::timeout(BODY_PATIENCE, reading).await {
+    match tokio::time::timeout(BODY_PATIENCE, read_whole(body)).await {
         Ok(Ok(bytes)) => Ok(Payload { bytes, format }),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(Answer::bad_request("the request body ended early")),
+        Ok(Err(refused)) => Err(refused),
         Err(_) => Err(Answer::message(
             StatusCode::REQUEST_TIMEOUT,
             "the request body did not arrive in time",
@@ -113,15 +110,30 @@ pub async fn read_payload(headers: &HeaderMap, body: Body) -> Result<Payload, An
     }
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.to_string() == "length limit exceeded" {
-            return true;
+/// Reads a body to its end. What is too large is read on and thrown away for a while: a client that still sends would
+/// see a reset connection instead of the answer.
+async fn read_whole(mut body: Body) -> Result<Bytes, Answer> {
+    let mut bytes = BytesMut::new();
+    let mut total = 0_usize;
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|_| Answer::bad_request("the request body ended early"))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        total = total.saturating_add(data.len());
+        if total > DISCARDED_BYTES_MAX {
+            break;
         }
-        cause = error.source();
+        if total > BODY_BYTES_MAX {
+            bytes = BytesMut::new();
+        } else {
+            bytes.extend_from_slice(&data);
+        }
     }
-    false
+    if total > BODY_BYTES_MAX {
+        return Err(too_large());
+    }
+    Ok(bytes.freeze())
 }
 
 fn too_large() -> Answer {
@@ -165,16 +177,16 @@ mod tests {
     #[tokio::test]
     async fn bodies_have_a_limit() {
         let headers = HeaderMap::new();
-        let body = Body::from(vec![b'x'; BODY_BYTES_MAX + 1]);
-        assert_eq!(read_payload(&headers, body).await.unwrap_err().status, 413);
-        let mut headers = HeaderMap::new();
-        headers.insert("content-length", "99999999".parse().unwrap());
-        assert_eq!(
-            read_payload(&headers, Body::empty())
-                .await
-                .unwrap_err()
-                .status,
-            413
-        );
+        for (length, admitted) in [
+            (BODY_BYTES_MAX, true),
+            (BODY_BYTES_MAX + 1, false),
+            (DISCARDED_BYTES_MAX + 1, false),
+        ] {
+            let body = Body::from(vec![b'x'; length]);
+            match read_payload(&headers, body).await {
+                Ok(payload) => assert!(admitted && payload.bytes.len() == length),
+                Err(answer) => assert!(!admitted && answer.status == 413),
+            }
+        }
     }
 }
