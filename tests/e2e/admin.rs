@@ -381,11 +381,13 @@ fn names_and_references_are_kept_consistent() {
     );
     let answer = admin.get("/services/not%20a%20name");
     answer.expect_status(404);
-    let answer = admin.get("/plugins/not-a-uuid").expect_status(400);
+    let answer = admin.get("/ca_certificates/not-a-uuid").expect_status(400);
     assert_eq!(
         answer.json()["fields"],
         json!({"id": "expected a valid UUID"})
     );
+    // Plugins have a key of their own, `instance_name`.
+    admin.get("/plugins/no-such-instance").expect_status(404);
 }
 
 #[test]
