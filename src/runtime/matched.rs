@@ -16,8 +16,11 @@ pub struct MatchedPath {
 /// What a regular expression captured: `(number, name, text)`, numbered from 1. Groups that took no part are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Captures {
-    groups: Vec<(usize, Option<Box<str>>, Box<[u8]>)>,
+    groups: Vec<OwnedGroup>,
 }
+
+/// A group's number, name and text.
+type OwnedGroup = (usize, Option<Box<str>>, Box<[u8]>);
 
 impl MatchedPath {
     /// `length`: bytes of the path that matched; `None` when the route has no path condition.
