@@ -52,6 +52,8 @@ struct Job {
     last: Option<RecordKind>,
     /// Until when the present answer may be used while name servers fail.
     usable_until: Option<Instant>,
+    /// Did the last resolution fail?
+    failing: bool,
 }
 
 /// Runs until the resolver is dropped.
@@ -60,6 +62,8 @@ pub(super) async fn run(lookup: Lookup, times: Times, mut arrivals: UnboundedRec
     let mut waiting: BinaryHeap<Job> = BinaryHeap::new();
     let mut running: JoinSet<Job> = JoinSet::new();
     let mut sweep_at = SWEEP_AT;
+    // New names go first: requests may be waiting for them, while many old ones are tried again in vain.
+    let at_once = Instant::now();
     loop {
         let now = Instant::now();
         while running.len() < LOOKUPS_MAX && waiting.peek().is_some_and(|job| job.due <= now) {
@@ -77,7 +81,7 @@ pub(super) async fn run(lookup: Lookup, times: Times, mut arrivals: UnboundedRec
         let may_start = running.len() < LOOKUPS_MAX;
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
-                Some(name) => waiting.push(Job { due: now, name, last: None, usable_until: None }),
+                Some(name) => waiting.push(Job::new(at_once, name)),
                 None => return,
             },
             Some(done) = running.join_next(), if !running.is_empty() => {
@@ -91,6 +95,16 @@ pub(super) async fn run(lookup: Lookup, times: Times, mut arrivals: UnboundedRec
 }
 
 impl Job {
+    fn new(due: Instant, name: Weak<Name>) -> Self {
+        Self {
+            due,
+            name,
+            last: None,
+            usable_until: None,
+            failing: false,
+        }
+    }
+
     /// Asks for the name, publishes the answer, and says when to ask again.
     async fn run(mut self, lookup: Arc<Lookup>, times: Times) -> Self {
         // Not held while waiting for name servers: nobody needs the answer once all users are gone.
@@ -115,6 +129,8 @@ impl Job {
     }
 
     fn take(&mut self, name: &Name, outcome: Outcome, times: Times, now: Instant) {
+        let was_failing = self.failing;
+        self.failing = matches!(outcome, Outcome::Failed(_));
         let again_after = match outcome {
             Outcome::Found {
                 records,
@@ -134,7 +150,10 @@ impl Job {
                 times.not_found
             }
             Outcome::Failed(cause) => {
-                tracing::warn!(name = %name.text, %cause, "cannot resolve");
+                // Told once, however often it is tried again.
+                if !was_failing {
+                    tracing::warn!(name = %name.text, %cause, "cannot resolve");
+                }
                 if self.usable_until.is_none_or(|until| until <= now) {
                     name.publish(Answer::Failed(cause));
                     self.usable_until = None;
@@ -187,12 +206,7 @@ mod tests {
         let name = Arc::new(Name::new("a.test".into(), Answer::Pending));
         let times = Times::from(&ResolverOptions::default());
         let start = Instant::now();
-        let mut job = Job {
-            due: start,
-            name: Arc::downgrade(&name),
-            last: None,
-            usable_until: None,
-        };
+        let mut job = Job::new(start, Arc::downgrade(&name));
         let failed = || Outcome::Failed("no answer".into());
         let with = |byte| Answer::literal([192, 0, 2, byte].into());
         // Seconds since the start, outcome, answer afterwards, seconds until asked again.
@@ -217,12 +231,7 @@ mod tests {
     #[test]
     fn earliest_is_first() {
         let now = Instant::now();
-        let job = |seconds| Job {
-            due: now + Duration::from_secs(seconds),
-            name: Weak::new(),
-            last: None,
-            usable_until: None,
-        };
+        let job = |seconds| Job::new(now + Duration::from_secs(seconds), Weak::new());
         let mut heap = BinaryHeap::from([job(3), job(1), job(2)]);
         let order: Vec<u64> = std::iter::from_fn(|| heap.pop())
             .map(|job| (job.due - now).as_secs())
