@@ -37,6 +37,8 @@ pub(crate) struct Front {
     /// HTTP/2 with prior knowledge on a plain listener.
     pub(crate) http2: bool,
     pub(crate) refuse: Refuse,
+    /// Turns true when connections without a request are to be closed.
+    pub(crate) idle_closes: ShutdownWatch,
 }
 
 impl Front {
@@ -47,8 +49,9 @@ impl Front {
         connection: Connection,
         idle: Duration,
         requests_max: u32,
-        mut shutdown: ShutdownWatch,
+        shutdown: ShutdownWatch,
     ) -> io::Result<()> {
+        let mut idle_closes = self.idle_closes.clone();
         // Answers are written whole: waiting for more to come would only delay them.
         stream.set_nodelay(true)?;
         let (channel, alpn) = match &self.acceptor {
@@ -61,7 +64,7 @@ impl Front {
                 let alpn = match self.http2 {
                     true => tokio::select! {
                         spoken = recognise(&stream, idle) => spoken?,
-                        _ = shutdown.changed() => return Ok(()),
+                        _ = idle_closes.wait_for(|close| *close) => return Ok(()),
                     },
                     false => ALPN::H1,
                 };
@@ -97,8 +100,9 @@ impl Front {
         mut io: Box<Io>,
         idle: Duration,
         requests_max: u32,
-        mut shutdown: ShutdownWatch,
+        shutdown: ShutdownWatch,
     ) -> io::Result<()> {
+        let mut idle_closes = self.idle_closes.clone();
         let mut settings: Option<HttpPersistentSettings> = None;
         let mut may_have_read_ahead = false;
         loop {
@@ -110,7 +114,7 @@ impl Front {
                         Ok(ready) => ready?,
                         Err(_) => return Ok(()),
                     },
-                    _ = shutdown.changed() => return Ok(()),
+                    _ = idle_closes.wait_for(|close| *close) => return Ok(()),
                 }
             }
             io.expect_request();

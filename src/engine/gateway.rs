@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -52,6 +53,8 @@ pub(crate) struct Gateway {
     pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) driver: ExchangeDriver,
     pub(crate) forced: Option<ForcedDriver>,
+    /// The process ends: every answer is the last one on its connection.
+    pub(crate) draining: Arc<AtomicBool>,
 }
 
 /// What Pingora carries through the hooks of one request.
@@ -427,6 +430,9 @@ impl Gateway {
         };
         let connection = connection_of(session, head_bytes, if empty { Some(0) } else { length })?;
         if session.as_downstream().as_http1().is_some() {
+            if self.draining.load(Ordering::Relaxed) {
+                session.set_keepalive(None);
+            }
             session.as_downstream_mut().set_pipelining_enabled(true);
             session
                 .as_downstream_mut()

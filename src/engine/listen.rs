@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,7 +28,7 @@ use crate::engine::{phases, respond};
 use crate::runtime::connection::Connection;
 use crate::runtime::exchange::RequestBody;
 use crate::runtime::fault::{Blame, Fault};
-use crate::runtime::node::Node;
+use crate::runtime::node::{Node, TrafficCounts};
 use crate::runtime::snapshot::Snapshot;
 use crate::settings::listen::Listen;
 use crate::settings::tls::TlsSettings;
@@ -38,6 +39,8 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Silence after which an idle HTTP/2 connection is closed.
 const HTTP2_IDLE: Duration = Duration::from_secs(180);
+/// How long idle connections stay open after a hand-over.
+const HAND_OVER_LINGER: Duration = Duration::from_secs(5);
 /// How often a draining engine looks whether requests are still in flight.
 const SETTLE_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Attempts that Pingora makes at most; the number that counts is the forward's own.
@@ -77,6 +80,16 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// Why the engine ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The service stops: idle connections are closed at once.
+    Stop,
+    /// Another process accepts already: idle connections stay open for a while, so that a request sent at this very
+    /// moment is answered; the answer tells the client to connect anew.
+    HandOver,
+}
+
 /// Everything between sockets and snapshots.
 pub struct Engine {
     proxy: Arc<HttpProxy<Gateway>>,
@@ -86,6 +99,7 @@ pub struct Engine {
     snapshots: Arc<ArcSwap<Snapshot>>,
     node: Arc<Node>,
     refuse: Refuse,
+    draining: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -114,7 +128,9 @@ impl Engine {
             return Err(errors);
         }
         let pool = Arc::new(Pool::new());
+        let draining = Arc::new(AtomicBool::new(false));
         let gateway = Gateway {
+            draining: Arc::clone(&draining),
             snapshots: Arc::clone(&options.snapshots),
             node: Arc::clone(&options.node),
             access_log: options.access_log,
@@ -139,6 +155,7 @@ impl Engine {
             refuse: refuser(Arc::clone(&options.snapshots)),
             snapshots: options.snapshots,
             node: options.node,
+            draining,
         })
     }
 
@@ -147,12 +164,14 @@ impl Engine {
         &self.bound
     }
 
-    /// Accepts and serves until `shutdown` turns true; then stops accepting, lets requests in flight finish for at most
-    /// `drain`, and returns.
-    pub async fn run(self, mut shutdown: watch::Receiver<bool>, drain: Duration) {
+    /// Accepts and serves until `ending` says how to end; then stops accepting, lets requests in flight finish for at
+    /// most `drain`, and returns.
+    pub async fn run(mut self, mut ending: watch::Receiver<Option<Ending>>, drain: Duration) {
+        let (stop_accepting, shutdown) = watch::channel(false);
+        let (close_idle, idle_closes) = watch::channel(false);
         let sweeper = tokio::spawn(pool::sweep_regularly(Arc::clone(&self.pool)));
         let mut loops = Vec::new();
-        for listener in self.bound {
+        for listener in std::mem::take(&mut self.bound) {
             let acceptor = listener
                 .listen
                 .ssl
@@ -163,6 +182,7 @@ impl Engine {
                 acceptor,
                 http2: listener.listen.http2,
                 refuse: Arc::clone(&self.refuse),
+                idle_closes: idle_closes.clone(),
             });
             let accepting = Accepting {
                 front,
@@ -173,24 +193,39 @@ impl Engine {
             };
             loops.push(tokio::spawn(accepting.run(listener.socket)));
         }
-        // An error means that the sender is gone: the same as a shutdown.
-        let _ = shutdown.wait_for(|stop| *stop).await;
+        // An error means that the sender is gone: the same as a stop.
+        let ending = match ending.wait_for(Option::is_some).await {
+            Ok(ending) => ending.unwrap_or(Ending::Stop),
+            Err(_) => Ending::Stop,
+        };
+        self.draining.store(true, Ordering::Relaxed);
+        stop_accepting.send_replace(true);
         for accepting in loops {
             let _ = accepting.await;
         }
+        if ending == Ending::HandOver {
+            self.until(HAND_OVER_LINGER.min(drain), |counts| counts.active == 0)
+                .await;
+        }
+        close_idle.send_replace(true);
         // Sessions that wait for a request end; those that serve one finish it.
         pingora_core::apps::HttpServerApp::http_cleanup(&*self.proxy).await;
-        let settled = async {
-            let mut looks = tokio::time::interval(SETTLE_LOOK_EVERY);
-            while self.node.traffic.counts().in_flight > 0 {
-                looks.tick().await;
-            }
-        };
-        if tokio::time::timeout(drain, settled).await.is_err() {
+        if !self.until(drain, |counts| counts.in_flight == 0).await {
             let in_flight = self.node.traffic.counts().in_flight;
             tracing::warn!(in_flight, "requests cut off at the end of the drain time");
         }
         sweeper.abort();
+    }
+
+    /// Waits until the counts are as wished, but not longer than `limit`. False when the time was over first.
+    async fn until(&self, limit: Duration, wished: impl Fn(&TrafficCounts) -> bool) -> bool {
+        let looking = async {
+            let mut looks = tokio::time::interval(SETTLE_LOOK_EVERY);
+            while !wished(&self.node.traffic.counts()) {
+                looks.tick().await;
+            }
+        };
+        tokio::time::timeout(limit, looking).await.is_ok()
     }
 }
 

@@ -27,5 +27,5 @@ mod tls;
 mod tests;
 
 pub use gateway::ForcedDriver;
-pub use listen::{BindError, Bound, Engine, EngineOptions};
+pub use listen::{BindError, Bound, Ending, Engine, EngineOptions};
 pub use log::{AccessLog, AccessLogTarget};

@@ -17,9 +17,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
 use pingora_http::ResponseHeader;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use self::rig::{Origin, Setup, Then, whole};
-use crate::engine::ForcedDriver;
+use crate::engine::{Ending, ForcedDriver};
 use crate::model::catalog::PluginInfo;
 use crate::model::schema::Record;
 use crate::runtime::contract::{Flow, Phases, Plugin, PluginEntry};
@@ -274,6 +276,27 @@ async fn refuses_ambiguous_responses() {
         );
         rig.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_what_arrives_during_a_hand_over() {
+    let origin = Origin::echo().await;
+    let rig = Setup::to(&[origin.address]).start().await;
+    let mut client = TcpStream::connect(rig.address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let mut first = vec![0; 4096];
+    assert!(client.read(&mut first).await.unwrap() > 0);
+    rig.end(Ending::HandOver);
+    // The connection was idle when the hand-over began; the answer is its last.
+    client.write_all(request).await.unwrap();
+    let mut last = String::new();
+    client.read_to_string(&mut last).await.unwrap();
+    assert!(
+        last.starts_with("HTTP/1.1 200") && last.contains("Connection: close"),
+        "{last}"
+    );
+    rig.stop().await;
 }
 
 /// Works on whole messages: sets a header from the body and replaces the body.

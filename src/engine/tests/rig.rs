@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::engine::{Engine, EngineOptions, ForcedDriver};
+use crate::engine::{Ending, Engine, EngineOptions, ForcedDriver};
 use crate::model::plan::{
     BalancePlan, Candidate, ClusterPlan, EndpointPlan, ForwardPlan, InstancePlan, PathJoining,
     PipelineKey, PipelinePlan, PlanDelta, Protocol, ProtocolSet, RoutePlan, Scope, StepPlan,
@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An engine that serves, and the way to end it.
 pub(super) struct Rig {
     pub(super) address: SocketAddr,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Option<Ending>>,
     running: tokio::task::JoinHandle<()>,
 }
 
@@ -164,7 +164,7 @@ impl Setup {
         })
         .unwrap();
         let address = engine.bound()[0].local;
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(None);
         let running = tokio::spawn(engine.run(stopped, PATIENCE));
         Rig {
             address,
@@ -315,9 +315,14 @@ impl Rig {
         self.converse(bytes).await
     }
 
+    /// Tells the engine to end.
+    pub(super) fn end(&self, ending: Ending) {
+        self.stop.send(Some(ending)).unwrap();
+    }
+
     /// Ends the engine and waits for it.
     pub(super) async fn stop(self) {
-        self.stop.send(true).unwrap();
+        self.end(Ending::Stop);
         tokio::time::timeout(PATIENCE, self.running)
             .await
             .expect("the engine drains in time")
