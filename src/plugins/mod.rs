@@ -3,6 +3,8 @@
 //! A plugin is a file in the folder of the dialect whose configuration it reads, and a line in [`table`]. Mechanisms that
 //! several plugins use (counters, bodies, templates) are in `shared`; they know no configuration schema.
 
+#[cfg(test)]
+mod documentation;
 pub mod kong;
 mod shared;
 #[cfg(test)]

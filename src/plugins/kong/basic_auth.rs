@@ -76,7 +76,7 @@ impl Plugin for BasicAuth {
         match &self.anonymous {
             Some(anonymous) => match anonymous.attach(exchange) {
                 Ok(()) => Flow::Continue,
-                Err(fault) => Flow::fault(fault),
+                Err(fault) => Flow::Fault(fault),
             },
             None => Flow::fault(
                 Fault::refuse(StatusCode::UNAUTHORIZED, "Unauthorized")

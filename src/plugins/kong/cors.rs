@@ -373,7 +373,7 @@ mod tests {
     use super::*;
     use crate::plugins::test_support::{Message, World};
 
-    fn shown<'a>(value: Option<&'a HeaderValue>) -> &'a str {
+    fn shown(value: Option<&HeaderValue>) -> &str {
         value.map_or("", |value| value.to_str().unwrap())
     }
 

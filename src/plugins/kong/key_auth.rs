@@ -109,7 +109,7 @@ impl Plugin for KeyAuth {
         match &self.anonymous {
             Some(anonymous) => match anonymous.attach(exchange) {
                 Ok(()) => Flow::Continue,
-                Err(fault) => Flow::fault(fault),
+                Err(fault) => Flow::Fault(fault),
             },
             None => Flow::fault(
                 Fault::refuse(StatusCode::UNAUTHORIZED, message)

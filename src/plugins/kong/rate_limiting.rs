@@ -448,8 +448,8 @@ mod tests {
     use super::*;
     use crate::plugins::test_support::{Message, World, refusal};
 
-    /// A plugin at noon of some day.
-    const NOON: u64 = 1_700_006_400 - 1_700_006_400 % 86_400 + 43_200;
+    /// 2023-11-15, noon.
+    const NOON: u64 = 1_700_049_600;
 
     fn plugin(world: &World, config: Value) -> Arc<dyn Plugin> {
         world.link(entry(), config)

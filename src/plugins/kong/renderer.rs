@@ -383,7 +383,6 @@ fn usual_message(status: StatusCode) -> Cow<'static, str> {
 fn grpc_status(status: StatusCode) -> u8 {
     match status.as_u16() {
         200 => 0,
-        400 => 3,
         401 => 16,
         403 => 7,
         404 => 5,
@@ -394,9 +393,11 @@ fn grpc_status(status: StatusCode) -> u8 {
         501 => 12,
         503 => 14,
         504 => 4,
-        400..=499 => 3,
-        500..=599 => 13,
-        _ => 2,
+        status => match status / 100 {
+            4 => 3,
+            5 => 13,
+            _ => 2,
+        },
     }
 }
 

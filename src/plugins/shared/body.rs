@@ -3,7 +3,6 @@
 //! Only top-level fields are seen. A body that cannot be read as what its type announces is left alone.
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use serde_json::{Map, Value};
 
@@ -193,12 +192,6 @@ pub(crate) fn replace(exchange: &mut Exchange, body: impl Into<Bytes>) {
     head.remove_header(&TRANSFER_ENCODING);
     set_request(head, CONTENT_LENGTH, number(body.len() as u64));
     exchange.request_body = RequestBody::Held(body);
-}
-
-/// As [`replace`], with another type.
-pub(crate) fn replace_typed(exchange: &mut Exchange, body: impl Into<Bytes>, kind: HeaderValue) {
-    set_request(&mut exchange.request, CONTENT_TYPE, kind);
-    replace(exchange, body);
 }
 
 /// A multipart form (RFC 7578). Parts that are not edited are written as they came.

@@ -80,15 +80,15 @@ impl Anonymous {
     }
 
     /// Attaches the stand-in. A stand-in that does not exist is the gateway's fault.
-    pub(crate) fn attach(&self, exchange: &mut Exchange) -> Result<(), Fault> {
+    pub(crate) fn attach(&self, exchange: &mut Exchange) -> Result<(), Box<Fault>> {
         let Some(principal) = self.principal(&exchange.snapshot) else {
-            return Err(Fault::refuse(
+            return Err(Box::new(Fault::refuse(
                 http::StatusCode::INTERNAL_SERVER_ERROR,
                 format!(
                     "anonymous consumer {} is configured but doesn't exist",
                     self.configured
                 ),
-            ));
+            )));
         };
         attach(exchange, principal);
         let head = &mut exchange.request;

@@ -77,7 +77,7 @@ fn days_before_month(now: u64) -> (u64, u64) {
     let day_of_month = day_of_year - (153 * month_from_march + 2) / 5;
     let from_january = month_from_march >= 10;
     let year = era * 400 + year_of_era + u64::from(from_january);
-    let is_leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let is_leap = (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
     let day_of_year_from_january = match from_january {
         true => day_of_year - 306,
         false => day_of_year + 59 + u64::from(is_leap),
