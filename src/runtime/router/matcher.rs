@@ -41,8 +41,8 @@ pub enum LinkError {
     #[error("'{0}' is not a header name")]
     HeaderName(String),
     /// An expression does not parse.
-    #[error("invalid expression")]
-    Expression(#[source] ParseError),
+    #[error("invalid expression: {0}")]
+    Expression(ParseError),
 }
 
 /// A linked matcher.

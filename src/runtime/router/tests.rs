@@ -148,7 +148,7 @@ fn errors_change_nothing() {
                     stream: false,
                 })
             }),
-            "invalid expression",
+            "invalid expression: Unknown LHS field (line 1, column 1)",
         ),
     ] {
         let error: LinkError = router
