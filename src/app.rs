@@ -3,20 +3,21 @@
 //! Owns start, stop, reload and upgrade of an instance, and the commands that work without one. The only place where
 //! errors are `anyhow`'s. Refuses to decide anything about requests. Start at [`start::run`].
 
+mod administration;
 pub(crate) mod configuration;
 pub(crate) mod documents;
 pub(crate) mod failure;
+mod files;
+mod gateway;
+mod hand_over;
 pub(crate) mod instance;
 mod listeners;
 mod logging;
+mod node;
 mod process;
 pub(crate) mod start;
 
-/// The version of Kong whose interfaces are spoken.
-pub const KONG_VERSION: &str = "3.10.0";
-
-/// The version of this program.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+use crate::admin::state::{KONG_VERSION, VERSION};
 
 /// What `sallyport version` prints.
 pub(crate) fn versions(all: bool) -> String {

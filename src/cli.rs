@@ -63,6 +63,13 @@ enum Command {
         /// Declarative files, YAML or JSON.
         documents: Vec<PathBuf>,
     },
+    /// Print the compiled plan as JSON, secrets as fingerprints.
+    Plan {
+        #[command(flatten)]
+        configured: Configured,
+        /// Declarative files instead of what the store holds or the configuration names.
+        documents: Vec<PathBuf>,
+    },
     /// Move declarative files into, or out of, the store.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -129,7 +136,7 @@ enum ConfigCommand {
         #[command(flatten)]
         configured: Configured,
         /// Declarative file, YAML or JSON.
-        file: PathBuf,
+        document: PathBuf,
     },
     /// Write what the store holds into a declarative file that must not exist yet.
     #[command(name = "db_export")]
@@ -138,7 +145,7 @@ enum ConfigCommand {
         configured: Configured,
         /// The file to write.
         #[arg(default_value = "kong.yml")]
-        file: PathBuf,
+        document: PathBuf,
     },
 }
 
@@ -183,12 +190,18 @@ fn run(command: Command) -> anyhow::Result<()> {
             configured,
             documents,
         } => app::documents::check(&configured, &documents),
-        Command::Config(ConfigCommand::Import { configured, file }) => {
-            app::documents::import(&configured, &file)
-        }
-        Command::Config(ConfigCommand::Export { configured, file }) => {
-            app::documents::export(&configured, &file)
-        }
+        Command::Plan {
+            configured,
+            documents,
+        } => print(&app::documents::plan(&configured, &documents)?),
+        Command::Config(ConfigCommand::Import {
+            configured,
+            document,
+        }) => app::documents::import(&configured, &document),
+        Command::Config(ConfigCommand::Export {
+            configured,
+            document,
+        }) => app::documents::export(&configured, &document),
         Command::Upgrade {
             configured,
             timeout,

@@ -12,14 +12,16 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::configuration;
-use super::failure::Refused;
+use super::failure::{Refused, warn};
+use super::files;
 use super::instance::{self, Ask};
-use crate::base::diagnostic::Diagnostic;
+use crate::base::diagnostic::{Diagnostic, has_errors};
 use crate::base::source_ref::SourceRef;
 use crate::cli::Configured;
 use crate::control::ControlPlane;
 use crate::control::store::embedded::{EmbeddedStore, Ownership};
 use crate::control::store::{Store, StoreError};
+use crate::dialects::kong::compile::{Options, compile_all};
 use crate::dialects::kong::declarative::{self, Document, Syntax, export_yaml, parse_text};
 use crate::dialects::kong::entities::{RouterFlavor, WriteContext};
 use crate::dialects::kong::entity_set::EntitySet;
@@ -62,6 +64,13 @@ impl Reading {
             new_id: &mut new_id,
             already_transformed: false,
         })
+    }
+
+    /// What compiling depends on.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            flavor: self.flavor,
+        }
     }
 
     /// Makes the entities that a document describes, and the document's hash.
@@ -173,11 +182,14 @@ pub(crate) fn check(configured: &Configured, documents: &[PathBuf]) -> anyhow::R
     let reading = Reading::of(&settings)?;
     let mut wrong = Vec::new();
     let mut judge = |name: &str, text: anyhow::Result<String>| match text {
-        Ok(text) => {
-            if let Err(Refused(findings)) = reading.load(name, &text, &mut |_, _| {}) {
+        Ok(text) => match reading.load(name, &text, &mut |_, _| {}) {
+            Ok(loaded) => {
+                let (_, findings) =
+                    compile_all(&loaded.entities, &reading.catalog, &reading.options());
                 wrong.extend(findings);
             }
-        }
+            Err(Refused(findings)) => wrong.extend(findings),
+        },
         Err(error) => wrong.push(Diagnostic::error(
             "unreadable",
             SourceRef::default(),
@@ -194,11 +206,43 @@ pub(crate) fn check(configured: &Configured, documents: &[PathBuf]) -> anyhow::R
     for document in documents {
         judge(&document.display().to_string(), read_file(document));
     }
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(Refused(wrong).into())
+    if let Err(Refused(findings)) = files::read(&settings, files::Missing::Leave) {
+        wrong.extend(findings);
     }
+    if has_errors(&wrong) {
+        return Err(Refused(wrong).into());
+    }
+    warn(&wrong);
+    Ok(())
+}
+
+/// `sallyport plan`: what is compiled from the documents, or from what the instance would serve.
+pub(crate) fn plan(configured: &Configured, documents: &[PathBuf]) -> anyhow::Result<String> {
+    let settings = configuration::load(configured)?;
+    let reading = Reading::of(&settings)?;
+    let entities = if !documents.is_empty() {
+        let mut entities = EntitySet::new();
+        for document in documents {
+            let name = document.display().to_string();
+            let read = read_document(&name, &read_file(document)?)?;
+            reading
+                .write(SystemTime::now(), |context| {
+                    declarative::import(&mut entities, read, context, &mut |_, _| {})
+                })
+                .map_err(|wrong| refused(&name, &wrong))?;
+        }
+        entities
+    } else if settings.general.database == Database::Off {
+        match configured_document(&settings)? {
+            Some((name, text)) => reading.load(&name, &text, &mut |_, _| {})?.entities,
+            None => EntitySet::new(),
+        }
+    } else {
+        stored(&settings)?.0
+    };
+    let (plan, findings) = compile_all(&entities, &reading.catalog, &reading.options());
+    warn(&findings);
+    serde_json::to_string_pretty(&plan).context("the plan cannot be written as JSON")
 }
 
 /// `sallyport config db_import`: a declarative file into the store.

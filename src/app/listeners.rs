@@ -10,8 +10,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use pingora_core::server::Fds;
+use serde_json::json;
 
 use super::instance::ShortFolder;
+use crate::admin::node::{BoundListener, ListenerRole};
 use crate::settings::listen::Listen;
 
 /// Name of the socket in the prefix over which descriptors travel.
@@ -27,6 +29,7 @@ pub(crate) enum Role {
     Proxy,
     Admin,
     Status,
+    Page,
 }
 
 impl Role {
@@ -36,7 +39,33 @@ impl Role {
             Self::Proxy => "proxy_listen",
             Self::Admin => "admin_listen",
             Self::Status => "status_listen",
+            Self::Page => "admin_gui_listen",
         }
+    }
+}
+
+/// A bound listener as the Admin interface describes it.
+pub(crate) fn bound(role: Role, listen: &Listen, address: SocketAddr) -> BoundListener {
+    let flags = [
+        ("ssl", json!(listen.ssl)),
+        ("http2", json!(listen.http2)),
+        ("proxy_protocol", json!(false)),
+        ("reuseport", json!(listen.reuseport)),
+        ("backlog", json!(listen.backlog)),
+    ];
+    let role = match role {
+        Role::Proxy => ListenerRole::Proxy,
+        Role::Admin => ListenerRole::Admin,
+        Role::Status => ListenerRole::Status,
+        Role::Page => ListenerRole::Page,
+    };
+    BoundListener {
+        role,
+        address,
+        flags: flags
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect(),
     }
 }
 

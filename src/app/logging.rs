@@ -14,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use super::node::LogLevels;
 use crate::settings::Settings;
 use crate::settings::logging::{LogLevel, LogTarget};
 
@@ -24,14 +25,15 @@ pub(crate) const ALWAYS: &str = "sallyport::always";
 
 /// Changes the log of the running process.
 pub(crate) struct Logging {
-    level: reload::Handle<Targets, Registry>,
+    filter: reload::Handle<Targets, Registry>,
+    level: Mutex<LogLevel>,
     file: Option<LogFile>,
 }
 
 impl Logging {
     /// Begins to log. May be called once in a process.
     pub(crate) fn start(settings: &Settings) -> anyhow::Result<Self> {
-        let (level, handle) = reload::Layer::new(targets(settings.logging.log_level));
+        let (filter, handle) = reload::Layer::new(targets(settings.logging.log_level));
         let prefix = &settings.general.prefix;
         let file = match &settings.logging.proxy_error_log {
             LogTarget::File(path) => Some(LogFile::open(prefix, path)?),
@@ -60,31 +62,53 @@ impl Logging {
                 .boxed()
         };
         tracing_subscriber::registry()
-            .with(level)
+            .with(filter)
             .with(stderr)
             .with(copy)
             .with(stdout)
             .try_init()
             .context("the log cannot be started")?;
         Ok(Self {
-            level: handle,
+            filter: handle,
+            level: Mutex::new(settings.logging.log_level),
             file,
         })
     }
 
+    /// The level in force.
+    pub(crate) fn level(&self) -> LogLevel {
+        *self.level.lock()
+    }
+
+    /// Sets the level.
+    pub(crate) fn set_level(&self, level: LogLevel) -> anyhow::Result<()> {
+        let mut current = self.level.lock();
+        self.filter
+            .reload(targets(level))
+            .context("the log level cannot be changed")?;
+        *current = level;
+        Ok(())
+    }
+
     /// Takes a new level, and opens the file anew: a log rotator may have moved it.
     pub(crate) fn reload(&self, settings: &Settings) -> anyhow::Result<()> {
-        self.level
-            .reload(targets(settings.logging.log_level))
-            .context("the log level cannot be changed")?;
+        self.set_level(settings.logging.log_level)?;
         if let Some(file) = &self.file {
-            let path = match &settings.logging.proxy_error_log {
-                LogTarget::File(path) => settings.general.prefix.join(path),
-                LogTarget::Off | LogTarget::Stderr | LogTarget::Stdout => file.path.clone(),
-            };
-            *file.file.lock() = open(&path)?;
+            *file.file.lock() = open(&file.path)?;
         }
         Ok(())
+    }
+}
+
+impl LogLevels for Arc<Logging> {
+    fn level(&self) -> String {
+        Logging::level(self).word().to_owned()
+    }
+
+    fn set(&self, level: &str) -> Result<(), String> {
+        let level =
+            LogLevel::from_word(level).ok_or_else(|| format!("unknown log level: {level}"))?;
+        self.set_level(level).map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -109,6 +133,8 @@ fn targets(level: LogLevel) -> Targets {
         .with_target(NOTICE, notice)
         .with_target(ALWAYS, LevelFilter::INFO)
         .with_target("pingora_core", engine)
+        // Says "error" while it waits; how a hand-over ends is told by this program.
+        .with_target("pingora_core::server::transfer_fd", LevelFilter::OFF)
         .with_target("pingora_proxy", engine)
         .with_target("h2", engine)
         .with_target("hickory_proto", engine)

@@ -1,88 +1,472 @@
 //! `sallyport start`: the life of an instance from reading its configuration to its end.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
-use super::instance::{Answer, Ask, ControlSocket, Question};
+use super::administration::Administration;
+use super::gateway::Gateway;
+use super::hand_over::{self, Released, Successor};
+use super::instance::{Answer, Ask, ControlSocket, Progress, Question};
+use super::listeners::{self, Inherited, Keepsakes, Role};
 use super::logging::{ALWAYS, Logging, NOTICE};
-use super::{configuration, process};
+use super::{configuration, documents, process};
+use crate::admin::node::{BoundListener, ListenerRole, Node};
 use crate::cli::Configured;
-use crate::settings::Settings;
+use crate::engine::{Ending, Engine};
+
+/// Threads for everything but proxying: Admin API, DNS, signals.
+const CONTROL_THREADS: usize = 2;
+/// How long cut connections may hold up the end.
+const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Runs an instance until it is told to end.
 pub(crate) fn run(configured: &Configured, upgrade: bool) -> anyhow::Result<()> {
     let settings = configuration::load(configured)?;
-    process::make_prefix(&settings.general.prefix)?;
+    let prefix = settings.general.prefix.clone();
+    process::make_prefix(&prefix)?;
     let _lock = if upgrade {
         None
     } else {
-        Some(process::Lock::take(&settings.general.prefix, false)?)
+        Some(process::Lock::take(&prefix, false)?)
     };
-    let logging = Logging::start(&settings)?;
+    let logging = Arc::new(Logging::start(&settings)?);
     match process::raise_open_files() {
         Ok(limit) => tracing::info!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(2)
-        .thread_name("control")
-        .build()
-        .context("no threads can be started")?;
-    let ended = runtime.block_on(live(configured, settings, logging));
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    ended
+    let mut inherited = if upgrade {
+        Inherited::receive(&prefix)?
+    } else {
+        Inherited::default()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = settings.general.workers.count(cores);
+    let control = runtime("control", CONTROL_THREADS)?;
+    let proxy = runtime("proxy", workers)?;
+
+    let gateway = {
+        let _entered = control.enter();
+        Gateway::assemble(settings, Arc::clone(&logging), upgrade, control.handle())?
+    };
+    let mut keepsakes = Keepsakes::default();
+    let mut bound = Vec::new();
+    let engine = bind_proxy(
+        &gateway,
+        &mut inherited,
+        &mut keepsakes,
+        &mut bound,
+        workers,
+    )?;
+    let administration =
+        Administration::bind(&gateway, &mut inherited, &mut keepsakes, &mut bound)?;
+    gateway.node.listens_on(bound);
+    for name in inherited.left() {
+        tracing::warn!("{name}: no longer configured, closed");
+    }
+    drop(inherited);
+
+    let instance = Instance {
+        configured: configured.clone(),
+        prefix,
+        drain: gateway.settings.general.graceful_shutdown_timeout.0,
+        gateway,
+        logging,
+        administration,
+        keepsakes: Arc::new(keepsakes),
+    };
+    let gateway = control.block_on(instance.live(engine, &proxy, upgrade))?;
+    proxy.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    gateway.finish();
+    control.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    tracing::info!(target: NOTICE, "ended");
+    Ok(())
 }
 
-async fn live(configured: &Configured, settings: Settings, logging: Logging) -> anyhow::Result<()> {
-    let prefix = settings.general.prefix.clone();
-    let (_socket, mut questions) = ControlSocket::open(&prefix)?;
-    let _pid_file = process::PidFile::write(&prefix)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    process::notify(&[sd_notify::NotifyState::Ready]);
-    tracing::info!(target: ALWAYS, "ready");
-    loop {
+fn runtime(name: &str, threads: usize) -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(threads)
+        .thread_name(name)
+        .build()
+        .context("no threads can be started")
+}
+
+fn bind_proxy(
+    gateway: &Gateway,
+    inherited: &mut Inherited,
+    keepsakes: &mut Keepsakes,
+    listeners_bound: &mut Vec<BoundListener>,
+    workers: usize,
+) -> anyhow::Result<Engine> {
+    let configured = &gateway.settings.listen.proxy_listen.all;
+    let ours = listeners::proxy_listeners(configured, inherited)?;
+    let engine = gateway.engine(ours.listeners, ours.inherited, workers)?;
+    for (bound, name) in engine
+        .bound()
+        .iter()
+        .zip(listeners::names(Role::Proxy, configured))
+    {
+        listeners_bound.push(listeners::bound(Role::Proxy, &bound.listen, bound.local));
+        keepsakes.keep(name, bound)?;
+    }
+    Ok(engine)
+}
+
+/// A running instance.
+struct Instance {
+    configured: Configured,
+    prefix: PathBuf,
+    /// The longest that requests in flight are waited for.
+    drain: Duration,
+    gateway: Gateway,
+    logging: Arc<Logging>,
+    administration: Administration,
+    keepsakes: Arc<Keepsakes>,
+}
+
+/// How an instance ends.
+enum End {
+    /// After the requests in flight.
+    Drain,
+    /// After the requests in flight, as a successor serves.
+    Succeeded,
+    /// At once.
+    Now,
+}
+
+/// The signals that an instance heeds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one that ends the instance.
+    async fn end(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => {
-                let _ = reload(configured, &logging);
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl Instance {
+    async fn live(
+        mut self,
+        engine: Engine,
+        proxy: &Runtime,
+        upgrade: bool,
+    ) -> anyhow::Result<Gateway> {
+        let mut signals = Signals::listen()?;
+        self.gateway.serves().await?;
+        let (ending, told) = watch::channel(None);
+        let mut engine = proxy.spawn(engine.run(told, self.drain));
+        self.administration.serve()?;
+        let expiry = tokio::spawn(Gateway::remove_expired(Arc::downgrade(
+            &self.gateway.control,
+        )));
+        if upgrade {
+            hand_over::tell_predecessor(&self.prefix).await;
+            own_prefix_after(self.prefix.clone())?;
+        }
+        let (mut socket, mut questions) = ControlSocket::open(&self.prefix)?;
+        let _pid_file = process::PidFile::write(&self.prefix)?;
+        tracing::info!(target: ALWAYS, "ready: {}", self.listeners());
+        let pid = sd_notify::NotifyState::MainPid(std::process::id());
+        process::notify(&[pid, sd_notify::NotifyState::Ready]);
+
+        let end = self
+            .serve(&mut signals, &mut questions, &mut engine)
+            .await?;
+        tracing::info!(target: NOTICE, in_flight = self.in_flight(), "ending");
+        expiry.abort();
+        let how = match end {
+            End::Succeeded => {
+                socket.keep_file();
+                Ending::HandOver
             }
-            Some(question) = questions.recv() => {
-                if answer(configured, &logging, question) {
-                    break;
+            End::Drain | End::Now => {
+                // Not after a hand-over: the service manager follows the successor then.
+                process::notify(&[sd_notify::NotifyState::Stopping]);
+                Ending::Stop
+            }
+        };
+        self.gateway.node.drain();
+        // From here on nobody queues up behind a socket that nobody accepts from.
+        self.keepsakes = Arc::default();
+        ending.send_replace(Some(how));
+        if !matches!(end, End::Now) {
+            drained(&mut engine, &mut signals, &mut questions).await;
+        }
+        self.administration.pause().await;
+        Ok(self.gateway)
+    }
+
+    /// Serves until it is time to end.
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        questions: &mut mpsc::Receiver<Question>,
+        engine: &mut JoinHandle<()>,
+    ) -> anyhow::Result<End> {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return Ok(End::Drain),
+                _ = signals.interrupt.recv() => return Ok(End::Drain),
+                _ = signals.quit.recv() => {
+                    match self.hand_over(None, questions, hand_over::WAITING_TIMEOUT).await {
+                        Ok(()) => return Ok(End::Succeeded),
+                        Err(error) => tracing::error!("the hand-over failed: {error:#}"),
+                    }
+                }
+                _ = signals.hang_up.recv() => {
+                    if let Err(error) = self.reload() {
+                        tracing::error!("the configuration cannot be reloaded, the old one stays: {}", one_line(&error));
+                    }
+                }
+                Some(question) = questions.recv() => {
+                    if let Some(end) = self.answer(question, questions).await {
+                        return Ok(end);
+                    }
+                }
+                ended = &mut *engine => {
+                    ended.context("the engine failed")?;
+                    return Ok(End::Now);
                 }
             }
         }
     }
-    process::notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!(target: NOTICE, "ending");
+
+    async fn answer(
+        &mut self,
+        question: Question,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Option<End> {
+        let Question {
+            ask,
+            progress,
+            reply,
+        } = question;
+        let (answer, end) = match ask {
+            Ask::Health => (self.health(), None),
+            Ask::Reload => match self.reload() {
+                Ok(()) => (Answer::done("reloaded"), None),
+                Err(error) => (Answer::refused(format!("{error:#}")), None),
+            },
+            Ask::Stop => (Answer::done("ending"), Some(End::Drain)),
+            Ask::StopNow => (Answer::done("ending"), Some(End::Now)),
+            Ask::Upgrade {
+                program,
+                arguments,
+                timeout,
+            } => {
+                match self
+                    .hand_over(Some(Successor { program, arguments }), questions, timeout)
+                    .await
+                {
+                    Ok(()) => (Answer::done("the successor serves"), Some(End::Succeeded)),
+                    Err(error) => (Answer::refused(format!("{error:#}")), None),
+                }
+            }
+            Ask::Import { name, file } => {
+                self.import(name, file, progress, reply);
+                return None;
+            }
+            Ask::SuccessorServes { .. } => (Answer::refused("no upgrade is under way"), None),
+        };
+        // Whoever asked may be gone.
+        let _ = reply.send(answer);
+        end
+    }
+
+    /// Imports on a thread of its own: a large document takes seconds.
+    fn import(
+        &self,
+        name: String,
+        file: PathBuf,
+        progress: mpsc::Sender<Progress>,
+        reply: tokio::sync::oneshot::Sender<Answer>,
+    ) {
+        if self.gateway.admin.is_db_less() {
+            let _ = reply.send(Answer::refused(
+                "database: 'off' has no store to import into",
+            ));
+            return;
+        }
+        let (control, reading) = (
+            Arc::clone(&self.gateway.control),
+            Arc::clone(&self.gateway.reading),
+        );
+        tokio::task::spawn_blocking(move || {
+            let show: documents::Progress = Arc::new(move |parts, of| {
+                // What finds the channel full is dropped: the next report says more.
+                let _ = progress.try_send(Progress { parts, of });
+            });
+            let imported = documents::read_file(&file)
+                .and_then(|text| documents::import_into(&control, &reading, &name, &text, &show));
+            let answer =
+                imported.map_or_else(|error| Answer::refused(format!("{error:#}")), Answer::done);
+            let _ = reply.send(answer);
+        });
+    }
+
+    /// Reads the configuration again and takes over what can change.
+    fn reload(&mut self) -> anyhow::Result<()> {
+        let (settings, warnings) = configuration::read(&self.configured)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        // Reads files and may build everything anew.
+        tokio::task::block_in_place(|| self.gateway.reload(settings, &self.logging))?;
+        tracing::info!(target: NOTICE, "the configuration was reloaded");
+        Ok(())
+    }
+
+    /// Hands all sockets over; afterwards the store is released and this instance only drains.
+    async fn hand_over(
+        &mut self,
+        successor: Option<Successor>,
+        questions: &mut mpsc::Receiver<Question>,
+        timeout: Duration,
+    ) -> anyhow::Result<()> {
+        self.administration.pause().await;
+        let handed =
+            hand_over::hand_over(&self.prefix, &self.keepsakes, successor, questions, timeout)
+                .await;
+        match handed {
+            Ok(released) => {
+                self.release(released).await;
+                Ok(())
+            }
+            Err(error) => {
+                self.administration.serve()?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn release(&self, released: Released) {
+        let control = Arc::clone(&self.gateway.control);
+        // The successor commits from now on.
+        let _ = tokio::task::spawn_blocking(move || control.stop()).await;
+        let _ = released.send(Answer::done("released"));
+    }
+
+    fn health(&self) -> Answer {
+        let revision = self.gateway.revision();
+        match self.gateway.node.readiness() {
+            Ok(()) => Answer::done(format!(
+                "sallyport serves revision {revision}: {}",
+                self.listeners()
+            )),
+            Err(reason) => Answer::refused(format!("does not serve: {reason}")),
+        }
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.gateway.node.traffic().connections_writing
+    }
+
+    /// The addresses really bound, by setting.
+    fn listeners(&self) -> String {
+        let all = self.gateway.node.listeners();
+        let roles = [
+            (ListenerRole::Proxy, Role::Proxy),
+            (ListenerRole::Admin, Role::Admin),
+            (ListenerRole::Status, Role::Status),
+            (ListenerRole::Page, Role::Page),
+        ];
+        let mut parts = Vec::new();
+        for (shown, role) in roles {
+            let of_role = all.iter().filter(|listener| listener.role == shown);
+            let addresses: Vec<String> = of_role
+                .map(|listener| {
+                    let mut text = listener.address.to_string();
+                    for flag in ["http2", "ssl"] {
+                        if listener
+                            .flags
+                            .get(flag)
+                            .and_then(serde_json::Value::as_bool)
+                            == Some(true)
+                        {
+                            text.push(' ');
+                            text.push_str(flag);
+                        }
+                    }
+                    text
+                })
+                .collect();
+            if !addresses.is_empty() {
+                parts.push(format!("{} {}", role.setting(), addresses.join(", ")));
+            }
+        }
+        parts.join("; ")
+    }
+}
+
+/// Waits until the engine has drained, or somebody loses patience.
+async fn drained(
+    engine: &mut JoinHandle<()>,
+    signals: &mut Signals,
+    questions: &mut mpsc::Receiver<Question>,
+) {
+    loop {
+        tokio::select! {
+            ended = &mut *engine => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the engine failed");
+                }
+                return;
+            }
+            () = signals.end() => {
+                tracing::warn!("told to end a second time, requests in flight are cut off");
+                return;
+            }
+            Some(question) = questions.recv() => match question.ask {
+                Ask::StopNow => {
+                    let _ = question.reply.send(Answer::done("ending"));
+                    tracing::warn!("told to end at once, requests in flight are cut off");
+                    return;
+                }
+                Ask::Stop => drop(question.reply.send(Answer::done("ending"))),
+                _ => drop(question.reply.send(Answer::refused("the instance is ending"))),
+            },
+        }
+    }
+}
+
+/// Waits on a thread of its own until the predecessor ends, and then keeps others out of the prefix.
+fn own_prefix_after(prefix: PathBuf) -> anyhow::Result<()> {
+    let wait = move || match process::Lock::take(&prefix, true) {
+        // Held until the process ends, whereupon the kernel releases it.
+        Ok(lock) => std::mem::forget(lock),
+        Err(error) => tracing::warn!("{error:#}"),
+    };
+    std::thread::Builder::new()
+        .name("prefix-lock".to_owned())
+        .spawn(wait)
+        .context("no threads can be started")?;
     Ok(())
 }
 
-/// Answers a question; true when the instance is to end.
-fn answer(configured: &Configured, logging: &Logging, question: Question) -> bool {
-    let (answer, end) = match question.ask {
-        Ask::Health => (Answer::done("serves"), false),
-        Ask::Reload => match reload(configured, logging) {
-            Ok(()) => (Answer::done("reloaded"), false),
-            Err(error) => (Answer::refused(format!("{error:#}")), false),
-        },
-        Ask::Stop | Ask::StopNow => (Answer::done("ending"), true),
-        Ask::Upgrade { .. } | Ask::SuccessorServes { .. } | Ask::Import { .. } => {
-            (Answer::refused("nothing to hand over"), false)
-        }
-    };
-    // Whoever asked may be gone.
-    let _ = question.reply.send(answer);
-    end
-}
-
-fn reload(configured: &Configured, logging: &Logging) -> anyhow::Result<()> {
-    let settings = configuration::load(configured)?;
-    logging.reload(&settings)
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace('\n', "; ")
 }

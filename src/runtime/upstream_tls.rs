@@ -101,7 +101,7 @@ impl Anchors {
     }
 }
 
-fn system_bundle() -> Result<(PathBuf, String), String> {
+pub fn system_bundle() -> Result<(PathBuf, String), String> {
     use std::io::Read;
 
     let paths = match std::env::var_os(BUNDLE_VARIABLE) {

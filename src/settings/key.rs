@@ -140,6 +140,14 @@ macro_rules! choice {
                     $( Self::$variant => $word, )+
                 }
             }
+
+            /// The value that a word stands for.
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word {
+                    $( $word => Some(Self::$variant), )+
+                    _ => None,
+                }
+            }
         }
 
         impl $crate::settings::value::Value for $name {

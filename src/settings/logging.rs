@@ -10,10 +10,11 @@ keys! {
     pub struct LoggingSettings {
         /// The least level of events that are logged. Levels above `error` are told as errors.
         log_level: LogLevel = "notice" => reloads();
-        /// Where each proxied request leaves a line. Relative paths are taken from `prefix`.
-        proxy_access_log: LogTarget = "logs/access.log" => reloads();
+        /// Where each proxied request leaves a line. Relative paths are taken from `prefix`; `reload`
+        /// opens the file anew.
+        proxy_access_log: LogTarget = "logs/access.log";
         /// Where the events of the program are written besides standard error. Relative paths are taken from `prefix`.
-        proxy_error_log: LogTarget = "logs/error.log" => reloads();
+        proxy_error_log: LogTarget = "logs/error.log";
         /// The form of lines of the access log: nginx's `combined`, or the JSON object of Kong's log plugins.
         access_log_format: AccessLogFormat = "combined" => reloads();
     }

@@ -1,0 +1,386 @@
+//! The parts of an instance tied together: store, builder, linker, engine, Admin interface.
+//!
+//! ```text
+//! store ─▶ control plane ─▶ builder: compile ─▶ link ─▶ snapshots ─▶ engine
+//!              ▲                                            │
+//!           Admin API ◀──────────── this node ◀─────────────┘
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, anyhow};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::documents::{self, Reading};
+use super::files::{self, Files};
+use super::logging::Logging;
+use super::node::Process;
+use crate::admin::node::Node;
+use crate::admin::state::{Admin, VERSION};
+use crate::control::ControlPlane;
+use crate::control::builder::Builder;
+use crate::control::store::Store;
+use crate::control::store::embedded::{EmbeddedStore, Ownership};
+use crate::control::store::memory::MemoryStore;
+use crate::dialects::kong::compile::compile;
+use crate::dialects::kong::compile::serving::compile_serving;
+use crate::dialects::kong::entity_set::EntitySet;
+use crate::engine::{AccessLog, AccessLogTarget, Engine, EngineOptions, ForcedDriver};
+use crate::plugins;
+use crate::plugins::kong::renderer::KongRenderer;
+use crate::runtime::certificates::CertificateTable;
+use crate::runtime::link::{Linker, LinkerParts};
+use crate::runtime::live::Live;
+use crate::runtime::pipeline::Pipeline;
+use crate::runtime::resolver::{RecordKind, Resolver, ResolverOptions};
+use crate::runtime::router::Router;
+use crate::runtime::serving::Serving;
+use crate::runtime::slots::Slots;
+use crate::runtime::snapshot::Snapshot;
+use crate::settings::Settings;
+use crate::settings::dns::{DnsRecord, DnsSettings};
+use crate::settings::general::Database;
+use crate::settings::listen::Listen;
+use crate::settings::logging::LogTarget;
+use crate::settings::testing::TestDriver;
+
+/// The id that log entries show for the only workspace there is. Kong gives each database one of its own.
+const WORKSPACE: &str = "00000000-0000-0000-0000-000000000000";
+/// How often credentials whose time is over are removed.
+const EXPIRY_LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The tied parts; see the module.
+pub(crate) struct Gateway {
+    pub(crate) settings: Settings,
+    pub(crate) files: Files,
+    pub(crate) reading: Arc<Reading>,
+    pub(crate) control: Arc<ControlPlane<EntitySet>>,
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) node: Arc<Process>,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
+    access_log_writer: Option<std::thread::JoinHandle<()>>,
+    builder: Builder<EntitySet, Snapshot>,
+    linker: Arc<Mutex<Linker>>,
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    live: Arc<Live>,
+}
+
+impl Gateway {
+    /// Reads files, opens the store, and starts everything that serves no connection. `successor` says that another
+    /// instance still owns the store. Must be called on the control runtime; blocks.
+    pub(crate) fn assemble(
+        settings: Settings,
+        logging: Arc<Logging>,
+        successor: bool,
+        runtime: &tokio::runtime::Handle,
+    ) -> anyhow::Result<Self> {
+        let reading = Arc::new(Reading::of(&settings)?);
+        let files = files::read(&settings, files::Missing::Make)?;
+        let store = open_store(&settings, successor)?;
+        let live = Arc::new(Live::default());
+        live.node().identify(store.node_id(), hostname());
+        let resolver = Resolver::start(resolver_options(&settings.dns), runtime)
+            .map_err(|reason| anyhow!("names cannot be resolved: {reason}"))?;
+        let first = empty_snapshot(&settings, &files)?;
+        let snapshots = Arc::new(ArcSwap::from_pointee(first.clone()));
+        let selection = &settings.general.plugins;
+        let table = plugins::table()
+            .into_iter()
+            .filter(|entry| selection.includes(entry.info.name));
+        let linker = Arc::new(Mutex::new(Linker::new(LinkerParts {
+            live: Arc::clone(&live),
+            resolver,
+            plugins: table.collect(),
+            prefix: settings.general.prefix.clone(),
+            snapshot: first.clone(),
+        })));
+        let builder = start_builder(&reading, &linker, &snapshots, first)?;
+        let control = ControlPlane::start(store, builder.subscriber())?;
+        let control = Arc::new(control);
+        let node = Arc::new(Process::new(
+            Arc::clone(&live),
+            Arc::clone(&snapshots),
+            builder.served(),
+            Box::new(Arc::clone(&logging)),
+        ));
+        let admin = Arc::new(Admin::new(
+            Arc::clone(&control),
+            Arc::clone(&reading.catalog),
+            Arc::new(settings.clone()),
+            Arc::clone(&node) as Arc<dyn Node>,
+        ));
+        let (access_log, access_log_writer) = open_access_log(&settings)?;
+        let gateway = Self {
+            settings,
+            files,
+            reading,
+            control,
+            admin,
+            node,
+            access_log,
+            access_log_writer,
+            builder,
+            linker,
+            snapshots,
+            live,
+        };
+        if gateway.settings.general.database == Database::Off {
+            gateway.load_document(&gateway.settings)?;
+        }
+        Ok(gateway)
+    }
+
+    /// Binds the proxy's listeners.
+    pub(crate) fn engine(
+        &self,
+        listeners: Vec<Listen>,
+        inherited: std::collections::HashMap<String, std::os::fd::RawFd>,
+        workers: usize,
+    ) -> anyhow::Result<Engine> {
+        let engine = Engine::bind(EngineOptions {
+            listeners,
+            tls: self.settings.tls.clone(),
+            snapshots: Arc::clone(&self.snapshots),
+            node: Arc::clone(self.live.node()),
+            access_log: self.access_log.clone(),
+            workers,
+            upstream_pool_size: self.settings.limits.upstream_keepalive_pool_size.as_usize(),
+            inherited,
+            forced_driver: match self.settings.testing.test_driver {
+                TestDriver::Auto => None,
+                TestDriver::Exchange => Some(ForcedDriver::Exchange),
+                TestDriver::Duplex => Some(ForcedDriver::Duplex),
+            },
+        });
+        engine.map_err(|reasons| anyhow!("proxy_listen: {}", reasons.join("; ")))
+    }
+
+    /// Waits until everything that is stored serves.
+    pub(crate) async fn serves(&self) -> anyhow::Result<()> {
+        let revision = self.control.committed().revision;
+        anyhow::ensure!(
+            self.builder.serves(revision).await,
+            "the configuration cannot be built"
+        );
+        Ok(())
+    }
+
+    /// The newest revision that serves.
+    pub(crate) fn revision(&self) -> u64 {
+        self.snapshots.load().revision
+    }
+
+    /// Takes over what can change while running. Keys that cannot are named in the log.
+    pub(crate) fn reload(&mut self, settings: Settings, logging: &Logging) -> anyhow::Result<()> {
+        let files = files::read(&settings, files::Missing::Make)?;
+        let (serving, renderer) = serving(&settings, &files)?;
+        if settings.general.database == Database::Off
+            && self.settings.general.database == Database::Off
+        {
+            self.load_document(&settings)?;
+        }
+        for key in self.settings.changes_for_restart(&settings) {
+            tracing::warn!(
+                "{}: counts after a restart or upgrade only",
+                settings.origin(key)
+            );
+        }
+        logging.reload(&settings)?;
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+        let mut linker = self.linker.lock();
+        linker
+            .snapshot_mut()
+            .certificates
+            .set_default(files.default_certificate.clone());
+        let (snapshot, findings) = linker.reload(serving, renderer);
+        self.snapshots.store(snapshot);
+        drop(linker);
+        for finding in &findings {
+            tracing::warn!(code = finding.code, "{finding}");
+        }
+        self.files = files;
+        self.settings = settings;
+        Ok(())
+    }
+
+    /// Replaces all entities by those of the declarative document that the settings name, if they name one.
+    fn load_document(&self, settings: &Settings) -> anyhow::Result<()> {
+        let Some((name, text)) = documents::configured_document(settings)? else {
+            return Ok(());
+        };
+        let loaded = self.reading.load(&name, &text, &mut |_, _| {})?;
+        let hash = loaded.hash;
+        let entities = loaded.entities;
+        self.control
+            .write_blocking(move |set: &mut EntitySet, _| {
+                let changes = EntitySet::difference(set, &entities);
+                *set = entities.clone();
+                Ok(((), changes))
+            })
+            .map_err(|error| anyhow!("{name}: {error}"))?;
+        self.admin.adopt_document(&hash);
+        Ok(())
+    }
+
+    /// Removes credentials whose time is over, for ever.
+    pub(crate) async fn remove_expired(control: std::sync::Weak<ControlPlane<EntitySet>>) {
+        let mut looks = tokio::time::interval(EXPIRY_LOOK_EVERY);
+        loop {
+            looks.tick().await;
+            let Some(control) = control.upgrade() else {
+                return;
+            };
+            let seconds = |now: SystemTime| {
+                now.duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .as_secs()
+            };
+            // Looked at on a copy, which is cheap: most of the time nothing has expired and nothing is written.
+            let mut copy = EntitySet::clone(&control.read());
+            if copy.remove_expired(seconds(SystemTime::now())).is_empty() {
+                continue;
+            }
+            let removed = control.write(move |set: &mut EntitySet, write| {
+                Ok(((), set.remove_expired(seconds(write.now))))
+            });
+            if let Err(error) = removed.await {
+                tracing::warn!(%error, "expired credentials cannot be removed");
+            }
+        }
+    }
+
+    /// Finishes what is queued: writes to the store, lines of the access log. Blocks.
+    pub(crate) fn finish(self) {
+        self.control.stop();
+        let Self {
+            access_log,
+            access_log_writer,
+            ..
+        } = self;
+        // The writer ends when nobody can write any more; a request that was cut off may still hold the log.
+        if let (Some(log), Some(writer)) = (access_log.and_then(Arc::into_inner), access_log_writer)
+        {
+            drop(log);
+            let _ = writer.join();
+        }
+    }
+}
+
+fn open_store(settings: &Settings, successor: bool) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match settings.general.database {
+        Database::Off => Arc::new(MemoryStore::forgetful()),
+        Database::Embedded => {
+            let ownership = if successor {
+                Ownership::Follow
+            } else {
+                Ownership::Own
+            };
+            Arc::new(EmbeddedStore::open(&settings.general.prefix, ownership)?)
+        }
+    })
+}
+
+fn start_builder(
+    reading: &Arc<Reading>,
+    linker: &Arc<Mutex<Linker>>,
+    snapshots: &Arc<ArcSwap<Snapshot>>,
+    first: Snapshot,
+) -> anyhow::Result<Builder<EntitySet, Snapshot>> {
+    let (catalog, options) = (Arc::clone(&reading.catalog), reading.options());
+    let (linker, snapshots) = (Arc::clone(linker), Arc::clone(snapshots));
+    Builder::start(
+        Box::new(move |before, after, changes| compile(before, after, changes, &catalog, &options)),
+        Box::new(move |delta, revision| {
+            // Published while the linker is held, so that a reload and a build never undo one another.
+            let mut linker = linker.lock();
+            let (snapshot, findings) = linker.apply(delta, revision);
+            snapshots.store(Arc::clone(&snapshot));
+            (snapshot, findings)
+        }),
+        // The engine reads the cell above; this one only satisfies the builder.
+        Arc::new(ArcSwap::from_pointee(first)),
+    )
+    .context("no threads can be started")
+}
+
+/// What serves before the first build: no route, but the gateway's own answers.
+fn empty_snapshot(settings: &Settings, files: &Files) -> anyhow::Result<Snapshot> {
+    let (serving, renderer) = serving(settings, files)?;
+    Ok(Snapshot {
+        revision: 0,
+        router: Router::default(),
+        routes: Slots::default(),
+        global_pipeline: Arc::new(Pipeline::default()),
+        directory: Default::default(),
+        certificates: CertificateTable::new(files.default_certificate.clone()),
+        clusters: imbl::OrdMap::new(),
+        serving,
+        renderer,
+    })
+}
+
+type Answers = Arc<dyn crate::runtime::contract::Renderer>;
+
+fn serving(settings: &Settings, files: &Files) -> anyhow::Result<(Arc<Serving>, Answers)> {
+    let plan = compile_serving(settings, &files.serving, &format!("sallyport/{VERSION}"));
+    let serving = Serving::link(plan).map_err(|reason| anyhow!("headers: {reason}"))?;
+    let error_type = settings.proxying.error_default_type.word();
+    let renderer = KongRenderer::new(files.templates.clone(), error_type, WORKSPACE);
+    Ok((Arc::new(serving), Arc::new(renderer)))
+}
+
+fn resolver_options(dns: &DnsSettings) -> ResolverOptions {
+    let kind = |record: &DnsRecord| match record {
+        DnsRecord::Last => Some(RecordKind::Last),
+        DnsRecord::Srv => Some(RecordKind::Service),
+        DnsRecord::A => Some(RecordKind::V4),
+        DnsRecord::Aaaa => Some(RecordKind::V6),
+        // Aliases are followed whatever is asked for.
+        DnsRecord::Cname => None,
+    };
+    ResolverOptions {
+        name_servers: dns.dns_resolver.iter().map(|server| server.0).collect(),
+        hosts_file: dns.dns_hostsfile.clone(),
+        order: dns.dns_order.iter().filter_map(kind).collect(),
+        valid: dns.dns_valid_ttl.map(|seconds| seconds.0),
+        stale: dns.dns_stale_ttl.0,
+        not_found: dns.dns_not_found_ttl.0,
+        error: dns.dns_error_ttl.0,
+    }
+}
+
+type OpenLog = (Option<Arc<AccessLog>>, Option<std::thread::JoinHandle<()>>);
+
+fn open_access_log(settings: &Settings) -> anyhow::Result<OpenLog> {
+    let target = match &settings.logging.proxy_access_log {
+        LogTarget::Off => return Ok((None, None)),
+        LogTarget::Stdout => AccessLogTarget::Stdout,
+        LogTarget::Stderr => AccessLogTarget::Stderr,
+        LogTarget::File(path) => {
+            let path = settings.general.prefix.join(path);
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("{}: cannot be made", folder.display()))?;
+            }
+            AccessLogTarget::File(path)
+        }
+    };
+    let (log, writer) = AccessLog::open(target).context("proxy_access_log: cannot be opened")?;
+    Ok((Some(Arc::new(log)), Some(writer)))
+}
+
+/// The machine's name, as the kernel knows it.
+fn hostname() -> String {
+    let name = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
