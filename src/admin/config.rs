@@ -225,5 +225,8 @@ fn read(
         new_id: &mut new_id,
         already_transformed: false,
     };
-    load(document, &mut context, &mut |_, _| {})
+    let mut loaded = load(document, &mut context, &mut |_, _| {})?;
+    // Only loads write while there is no database, and one load runs at a time.
+    loaded.keep_unchanged(&admin.control.read());
+    Ok(loaded)
 }

@@ -3,6 +3,8 @@
 //! Every entity goes through the same door as a write of the Admin API, parents first, so a document may hold exactly
 //! what the API would accept. Nothing stops at the first failure: all of them are told at once.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -10,7 +12,7 @@ use super::findings::DocumentError;
 use super::flatten::{Flat, FlatEntity, flatten, uniqueness};
 use super::{Document, Progress};
 use crate::dialects::kong::entities::{EntityDefinition, EntityKind, EntityTable, WriteContext};
-use crate::dialects::kong::entity_set::{Change, EntitySet, RowKey, Written};
+use crate::dialects::kong::entity_set::{Change, EntitySet, Row, RowKey, Written};
 use crate::dialects::kong::error::{ApiError, ErrorCode};
 
 /// Entities between two reports of progress.
@@ -25,6 +27,32 @@ pub struct Loaded {
     pub count: usize,
     /// The document's hash.
     pub hash: String,
+}
+
+impl Loaded {
+    /// Takes over the rows of `before` that the document repeats, so that only what it changes counts as changed:
+    /// loading a document again makes new time stamps, and nothing else of an entity that has an id of its own.
+    pub fn keep_unchanged(&mut self, before: &EntitySet) {
+        let repeated: Vec<Arc<Row>> = self
+            .entities
+            .all_rows()
+            .filter_map(|row| {
+                let old = before.row(row.kind, row.id)?;
+                (untimed(old) == untimed(row)).then(|| old.clone())
+            })
+            .collect();
+        for row in repeated {
+            self.entities.put(row);
+        }
+    }
+}
+
+/// The fields of a row but for its times.
+fn untimed(row: &Row) -> Map<String, Value> {
+    let mut fields = row.fields();
+    fields.shift_remove("created_at");
+    fields.shift_remove("updated_at");
+    fields
 }
 
 /// An imported document.

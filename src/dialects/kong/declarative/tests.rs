@@ -355,6 +355,25 @@ fn exports_come_back_the_same() {
 }
 
 #[test]
+fn loading_again_changes_only_what_is_different() {
+    let load_at = |text: &str, now_millis: i64| {
+        let document = Document::parse(text, Syntax::Yaml).unwrap();
+        with_context(|context| {
+            context.now_millis = now_millis;
+            load(document, context, &mut |_, _| {}).unwrap()
+        })
+    };
+    let before = load_at(&nested(), 1_700_000_000_000).entities;
+    let text = nested().replace("hosts: [other.test]", "hosts: [another.test]");
+    let mut again = load_at(&text, 1_700_000_099_000);
+    assert!(EntitySet::difference(&before, &again.entities).len() > 10);
+    again.keep_unchanged(&before);
+    let changes = EntitySet::difference(&before, &again.entities);
+    let kinds: Vec<EntityKind> = changes.iter().map(|change| change.kind).collect();
+    assert_eq!(kinds, [EntityKind::Route]);
+}
+
+#[test]
 fn an_import_adds_and_replaces_and_removes_nothing() {
     let mut entities = loaded(&nested()).unwrap();
     let before = entities.clone();
