@@ -41,6 +41,10 @@ use sallyport::runtime::serving::Serving;
 use sallyport::runtime::slots::Slots;
 use sallyport::runtime::snapshot::{Credential, Principal, Route, Snapshot};
 
+/// The allocator of the program: most of what header edits cost is allocation.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Plugins in running order, each set a start of the next.
 const SETS: &[(&str, &[&str])] = &[
     ("0 plugins", &[]),
@@ -109,26 +113,22 @@ fn pipeline(live: &Live, names: &[&str]) -> Pipeline {
 fn snapshot() -> Arc<Snapshot> {
     let principal = Uuid::new_v4();
     let mut directory = Directory::default();
-    directory.put_principal(Arc::new(Principal {
-        plan: Arc::new(PrincipalPlan {
-            id: principal,
-            username: Some("alice".into()),
-            custom_id: None,
-            groups: Vec::new(),
-            acl_groups: Vec::new(),
-            description: "{}".into(),
-        }),
-    }));
-    directory.put_credential(Arc::new(Credential {
-        plan: Arc::new(CredentialPlan {
-            id: Uuid::new_v4(),
-            kind: "key-auth".into(),
-            key: Secret::new("key-of-alice"),
-            principal,
-            secret: None,
-            expires_at: None,
-        }),
-    }));
+    directory.put_principal(Arc::new(Principal::new(Arc::new(PrincipalPlan {
+        id: principal,
+        username: Some("alice".into()),
+        custom_id: None,
+        groups: Vec::new(),
+        acl_groups: Vec::new(),
+        description: "{}".into(),
+    }))));
+    directory.put_credential(Arc::new(Credential::new(Arc::new(CredentialPlan {
+        id: Uuid::new_v4(),
+        kind: "key-auth".into(),
+        key: Secret::new("key-of-alice"),
+        principal,
+        secret: None,
+        expires_at: None,
+    }))));
     let serving = ServingPlan {
         trusted: Vec::new(),
         client_address: ClientAddressPlan {

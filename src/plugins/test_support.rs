@@ -148,16 +148,15 @@ impl World {
     }
 
     pub(crate) fn principal(mut self, name: &str, acl_groups: &[&str]) -> Self {
-        self.directory.put_principal(Arc::new(Principal {
-            plan: Arc::new(PrincipalPlan {
+        self.directory
+            .put_principal(Arc::new(Principal::new(Arc::new(PrincipalPlan {
                 id: principal_id(name),
                 username: Some(name.into()),
                 custom_id: None,
                 groups: Vec::new(),
                 acl_groups: acl_groups.iter().map(|group| Arc::from(*group)).collect(),
                 description: json!({"username": name}).to_string().into(),
-            }),
-        }));
+            }))));
         self
     }
 
@@ -189,16 +188,15 @@ impl World {
         secret: Option<&str>,
         expires_at: Option<i64>,
     ) -> Self {
-        self.directory.put_credential(Arc::new(Credential {
-            plan: Arc::new(CredentialPlan {
+        self.directory
+            .put_credential(Arc::new(Credential::new(Arc::new(CredentialPlan {
                 id: principal_id(key),
                 kind: kind.into(),
                 key: Secret::new(key),
                 principal: principal_id(principal),
                 secret: secret.map(Secret::new),
                 expires_at,
-            }),
-        }));
+            }))));
         self
     }
 
@@ -206,16 +204,14 @@ impl World {
     pub(crate) fn authenticate(&self, exchange: &mut Exchange, name: &str) {
         let principal = exchange.snapshot.principal(&principal_id(name)).unwrap();
         exchange.identity.principal = Some(principal.clone());
-        exchange.identity.credential = Some(Arc::new(Credential {
-            plan: Arc::new(CredentialPlan {
-                id: principal_id(&format!("{name}'s")),
-                kind: "test".into(),
-                key: Secret::new(name),
-                principal: principal_id(name),
-                secret: None,
-                expires_at: None,
-            }),
-        }));
+        exchange.identity.credential = Some(Arc::new(Credential::new(Arc::new(CredentialPlan {
+            id: principal_id(&format!("{name}'s")),
+            kind: "test".into(),
+            key: Secret::new(name),
+            principal: principal_id(name),
+            secret: None,
+            expires_at: None,
+        }))));
     }
 
     /// An instance's plan, its configuration filled and found valid.
@@ -351,6 +347,6 @@ fn serving() -> ServingPlan {
         trust_anchors: "".into(),
         client_certificate: None,
         port_map: Vec::new(),
-        access_log: AccessLogFormat::Combined,
+        access_log: AccessLogFormat::Entry,
     }
 }

@@ -416,9 +416,7 @@ impl Linker {
         let directory = &mut self.snapshot.directory;
         for (id, edit) in &delta.principals {
             match edit {
-                Some(plan) => directory.put_principal(Arc::new(Principal {
-                    plan: Arc::clone(plan),
-                })),
+                Some(plan) => directory.put_principal(Arc::new(Principal::new(Arc::clone(plan)))),
                 None => directory.remove_principal(id),
             }
         }
@@ -427,9 +425,7 @@ impl Linker {
                 directory.remove_credential(&old);
             }
             if let Some(plan) = edit {
-                let credential = Arc::new(Credential {
-                    plan: Arc::clone(plan),
-                });
+                let credential = Arc::new(Credential::new(Arc::clone(plan)));
                 directory.put_credential(Arc::clone(&credential));
                 self.credentials.insert(*id, credential);
             }

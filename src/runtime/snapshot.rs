@@ -1,7 +1,8 @@
 //! The configuration as the engine runs it: linked, immutable, swapped whole.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use http::HeaderValue;
 use uuid::Uuid;
 
 use crate::model::plan::{CredentialPlan, ForwardPlan, PrincipalPlan, RoutePlan};
@@ -51,11 +52,68 @@ pub struct Forward {
 /// A principal linked.
 pub struct Principal {
     pub plan: Arc<PrincipalPlan>,
+    /// Its id, user name and custom id as header values, made when they are needed for the first time.
+    values: OnceLock<Box<PrincipalValues>>,
+}
+
+/// What upstreams are told about a principal.
+pub struct PrincipalValues {
+    pub id: HeaderValue,
+    pub username: Option<HeaderValue>,
+    pub custom_id: Option<HeaderValue>,
 }
 
 /// A credential linked.
 pub struct Credential {
     pub plan: Arc<CredentialPlan>,
+    /// Its id as a header value, made when it is needed for the first time.
+    id_value: OnceLock<HeaderValue>,
+}
+
+impl Principal {
+    pub fn new(plan: Arc<PrincipalPlan>) -> Self {
+        Self {
+            plan,
+            values: OnceLock::new(),
+        }
+    }
+
+    /// Its names as header values. A name that no header can carry is left out.
+    pub fn values(&self) -> &PrincipalValues {
+        self.values.get_or_init(|| {
+            let value = |name: &Option<Arc<str>>| {
+                let name = name.as_deref()?;
+                HeaderValue::from_bytes(name.as_bytes()).ok()
+            };
+            Box::new(PrincipalValues {
+                id: id_value(&self.plan.id),
+                username: value(&self.plan.username),
+                custom_id: value(&self.plan.custom_id),
+            })
+        })
+    }
+}
+
+impl Credential {
+    pub fn new(plan: Arc<CredentialPlan>) -> Self {
+        Self {
+            plan,
+            id_value: OnceLock::new(),
+        }
+    }
+
+    /// Its id as a header value.
+    pub fn id_value(&self) -> &HeaderValue {
+        self.id_value.get_or_init(|| id_value(&self.plan.id))
+    }
+}
+
+/// The text of an id as a header value.
+pub fn id_value(id: &Uuid) -> HeaderValue {
+    let mut buffer = Uuid::encode_buffer();
+    let text = id.hyphenated().encode_lower(&mut buffer);
+    // Digits and dashes always make a header value.
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 impl Snapshot {

@@ -11,12 +11,13 @@ use uuid::Uuid;
 use crate::config_record;
 use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
+use crate::model::serving::AccessLogFormat;
 use crate::plugins::shared::configuration::read;
 use crate::plugins::shared::headers::{ConfiguredName, lenient_value};
-use crate::plugins::shared::identity::id_value;
 use crate::runtime::clock;
 use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
+use crate::runtime::snapshot::id_value;
 
 config_record! {
     /// Gives each request an identifier in a header, unless it has one already.
@@ -92,8 +93,10 @@ impl Plugin for CorrelationId {
                 id
             }
         };
-        let note = String::from_utf8_lossy(id.as_bytes()).into_owned();
-        exchange.notes.push(("correlation_id", note.into()));
+        if writes_entry(exchange) {
+            let note = String::from_utf8_lossy(id.as_bytes()).into_owned();
+            exchange.notes.push(("correlation_id", note.into()));
+        }
         Flow::Continue
     }
 
@@ -105,6 +108,15 @@ impl Plugin for CorrelationId {
         };
         self.header.set_response(head, id);
     }
+}
+
+/// Whether somebody may write a log entry of this request, and so its notes.
+fn writes_entry(exchange: &Exchange) -> bool {
+    exchange.snapshot.serving.plan.access_log == AccessLogFormat::Entry
+        || exchange
+            .route
+            .as_ref()
+            .is_some_and(|route| route.pipeline.phases.has(Phases::LOG))
 }
 
 impl CorrelationId {

@@ -11,7 +11,7 @@ use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::plugins::shared::body::{self, FieldText, Fields};
 use crate::plugins::shared::configuration::read;
-use crate::plugins::shared::identity::{Anonymous, authenticate, id_value};
+use crate::plugins::shared::identity::{Anonymous, authenticate};
 use crate::plugins::shared::query::{self, Argument};
 use crate::runtime::clock;
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
@@ -159,7 +159,7 @@ impl KeyAuth {
             .principal(&credential.plan.principal)
             .cloned()
             .ok_or(UNKNOWN)?;
-        let identifier = id_value(&credential.plan.id);
+        let identifier = credential.id_value().clone();
         authenticate(exchange, principal, credential, identifier);
         Ok(())
     }

@@ -78,7 +78,7 @@ pub(crate) fn number(value: u64) -> HeaderValue {
     usize::try_from(value)
         .ok()
         .and_then(|index| NUMBERS.get(index).cloned())
-        .unwrap_or_else(|| HeaderValue::from(value))
+        .unwrap_or_else(|| lenient_value(itoa::Buffer::new().format(value).as_bytes()))
 }
 
 /// A header value made of text that may hold anything: bytes that no header may carry are left out.

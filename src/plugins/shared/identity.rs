@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::headers::{lenient_value, set_request};
+use super::headers::set_request;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::Fault;
 use crate::runtime::snapshot::{Credential, Principal, Snapshot};
@@ -16,6 +16,11 @@ const CUSTOM_ID: &str = "X-Consumer-Custom-ID";
 const USERNAME: &str = "X-Consumer-Username";
 const CREDENTIAL: &str = "X-Credential-Identifier";
 const ANONYMOUS: &str = "X-Anonymous-Consumer";
+// The same for look-ups, which need no letter case.
+const CUSTOM_ID_KEY: HeaderName = HeaderName::from_static("x-consumer-custom-id");
+const USERNAME_KEY: HeaderName = HeaderName::from_static("x-consumer-username");
+const CREDENTIAL_KEY: HeaderName = HeaderName::from_static("x-credential-identifier");
+const ANONYMOUS_KEY: HeaderName = HeaderName::from_static("x-anonymous-consumer");
 
 /// Attaches an authenticated principal. `identifier` is what the upstream is told about the credential.
 ///
@@ -29,27 +34,22 @@ pub(crate) fn authenticate(
     attach(exchange, principal);
     let head = &mut exchange.request;
     set_request(head, CREDENTIAL, identifier);
-    head.remove_header(ANONYMOUS);
+    head.remove_header(&ANONYMOUS_KEY);
     exchange.identity.credential = Some(credential);
-}
-
-/// The text of an id as a header value.
-pub(crate) fn id_value(id: &Uuid) -> HeaderValue {
-    let mut buffer = Uuid::encode_buffer();
-    lenient_value(id.hyphenated().encode_lower(&mut buffer).as_bytes())
 }
 
 fn attach(exchange: &mut Exchange, principal: Arc<Principal>) {
     let head = &mut exchange.request;
-    set_request(head, ID, id_value(&principal.plan.id));
-    for (name, text) in [
-        (CUSTOM_ID, &principal.plan.custom_id),
-        (USERNAME, &principal.plan.username),
+    let values = principal.values();
+    set_request(head, ID, values.id.clone());
+    for (name, key, value) in [
+        (CUSTOM_ID, CUSTOM_ID_KEY, &values.custom_id),
+        (USERNAME, USERNAME_KEY, &values.username),
     ] {
-        match text {
-            Some(text) => set_request(head, name, lenient_value(text.as_bytes())),
+        match value {
+            Some(value) => set_request(head, name, value.clone()),
             None => {
-                head.remove_header(name);
+                head.remove_header(&key);
             }
         }
     }
@@ -93,7 +93,7 @@ impl Anonymous {
         attach(exchange, principal);
         let head = &mut exchange.request;
         set_request(head, ANONYMOUS, HeaderValue::from_static("true"));
-        head.remove_header(CREDENTIAL);
+        head.remove_header(&CREDENTIAL_KEY);
         exchange.identity.credential = None;
         Ok(())
     }
