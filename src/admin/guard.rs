@@ -27,8 +27,8 @@ pub struct Guard {
     pub page_ports: Vec<u16>,
     /// Whether `Host` is looked at. A status listener is scraped under names that we cannot know, and only read.
     pub any_host: bool,
-    /// Who may administer; none for everybody.
-    pub users: ArcSwapOption<Users>,
+    /// Who may administer; none for everybody. Shared, so that a reload reaches every listener.
+    pub users: Arc<ArcSwapOption<Users>>,
 }
 
 impl Guard {
@@ -38,11 +38,6 @@ impl Guard {
             names: vec![hostname.to_ascii_lowercase()],
             ..Self::default()
         }
-    }
-
-    /// Lets only these users in.
-    pub fn demand(&self, users: Arc<Users>) {
-        self.users.store(Some(users));
     }
 
     /// Lets a request pass, or says why not.
@@ -282,7 +277,7 @@ mod tests {
                 .to_string()
         };
         let users = Users::parse("users", &format!("a:{hash}")).unwrap_or_else(|_| panic!("sound"));
-        guard.demand(Arc::new(users));
+        guard.users.store(Some(Arc::new(users)));
         assert!(guard.admit(&parts(local, &basic)).await.is_ok());
         for headers in [
             vec![("host", "localhost")],

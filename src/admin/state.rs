@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::StatusCode;
 
 use super::answer::Answer;
 use super::config::Loaded;
 use super::node::Node;
+use super::users::Users;
 use crate::control::ControlPlane;
 use crate::dialects::kong::entities::{EntityTable, RouterFlavor};
 use crate::dialects::kong::entity_set::EntitySet;
@@ -31,6 +33,8 @@ pub struct Admin {
     /// The settings that the process started with.
     pub settings: Arc<Settings>,
     pub node: Arc<dyn Node>,
+    /// Who may administer, for the guards of the listeners; none for everybody.
+    pub users: Arc<ArcSwapOption<Users>>,
     /// The declarative document in force, in db-less mode.
     pub(super) loaded: Loaded,
 }
@@ -49,6 +53,7 @@ impl Admin {
             catalog,
             settings,
             node,
+            users: Arc::default(),
             loaded: Loaded::default(),
         }
     }

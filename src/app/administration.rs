@@ -55,15 +55,10 @@ impl Administration {
             .filter_map(|socket| socket.local_addr().ok())
             .map(|address| address.port())
             .collect();
-        let guard = || {
-            let guard = Guard {
-                page_ports: page_ports.clone(),
-                ..Guard::new(&gateway.node.identity().hostname)
-            };
-            if let Some(users) = &gateway.files.users {
-                guard.demand(Arc::clone(users));
-            }
-            guard
+        let guard = || Guard {
+            page_ports: page_ports.clone(),
+            users: Arc::clone(&gateway.admin.users),
+            ..Guard::new(&gateway.node.identity().hostname)
         };
         let front = Front {
             admin: Arc::clone(&gateway.admin),

@@ -112,6 +112,7 @@ impl Gateway {
             Arc::new(settings.clone()),
             Arc::clone(&node) as Arc<dyn Node>,
         ));
+        admin.users.store(files.users.clone());
         let (access_log, access_log_writer) = open_access_log(&settings)?;
         let gateway = Self {
             settings,
@@ -202,6 +203,10 @@ impl Gateway {
         drop(linker);
         for finding in &findings {
             tracing::warn!(code = finding.code, "{finding}");
+        }
+        // Whether passwords are demanded at all counts from the start: a reload neither opens nor closes the door.
+        if self.files.users.is_some() && files.users.is_some() {
+            self.admin.users.store(files.users.clone());
         }
         self.files = files;
         self.settings = settings;
