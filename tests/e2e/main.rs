@@ -13,6 +13,7 @@ mod harness;
 
 mod admin;
 mod admin_requests;
+mod administrators;
 mod application;
 mod authentication;
 mod declarative;
