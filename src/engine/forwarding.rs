@@ -158,9 +158,18 @@ pub(crate) fn write_head(
     into.put_slice(upstream_host(exchange, destination).as_bytes());
     into.put_slice(b"\r\nConnection: keep-alive\r\n");
     let named = named_by_connection(&exchange.request);
-    for (name, value) in exchange.request.case_header_iter() {
-        if !is_dropped(exchange, &named, name.as_slice()) {
-            put_field(into, name.as_slice(), value.as_bytes());
+    if exchange.request.has_case() {
+        for (name, value) in exchange.request.case_header_iter() {
+            if !is_dropped(exchange, &named, name.as_slice()) {
+                put_field(into, name.as_slice(), value.as_bytes());
+            }
+        }
+    } else {
+        // HTTP/2 knows lower case only, and Pingora iterates over nothing then.
+        for (name, value) in &exchange.request.headers {
+            if !is_dropped(exchange, &named, name.as_str().as_bytes()) {
+                put_field(into, name.as_str().as_bytes(), value.as_bytes());
+            }
         }
     }
     if wants_trailers(&exchange.request) {

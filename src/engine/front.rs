@@ -121,7 +121,10 @@ impl Front {
             let mut session = ServerSession::new_http1(io);
             match settings.take() {
                 Some(settings) => settings.apply_to_session(&mut session),
-                None => session.set_keepalive_reuses_remaining(Some(requests_max)),
+                // The first request is no reuse.
+                None => {
+                    session.set_keepalive_reuses_remaining(Some(requests_max.saturating_sub(1)))
+                }
             }
             // A session that was not waited for may have to wait for its request as long as an idle client may.
             let pause = match may_have_read_ahead {

@@ -366,6 +366,8 @@ impl ProxyHttp for Gateway {
             exchange.status = CLIENT_LEFT;
         } else if session.response_written().is_none() {
             let local = phases::answer(exchange, &fault);
+            // Pingora closes the connection after this, whatever is said here.
+            session.set_keepalive(None);
             if let Err(error) = respond::send(session, exchange, *local).await {
                 tracing::debug!(%error, "client left before the answer");
                 exchange.status = CLIENT_LEFT;
@@ -387,7 +389,13 @@ impl ProxyHttp for Gateway {
         let downstream = session.as_downstream();
         exchange.request_bytes += downstream.body_bytes_read() as u64;
         if exchange.response_bytes == 0 {
-            exchange.response_bytes = downstream.body_bytes_sent() as u64;
+            let io = downstream
+                .stream()
+                .and_then(|stream| stream.as_any().downcast_ref::<Io>());
+            exchange.response_bytes = match io {
+                Some(io) => io.written(),
+                None => downstream.body_bytes_sent() as u64,
+            };
         }
         if let Some(log) = &self.access_log {
             log.write(exchange);

@@ -51,6 +51,8 @@ pub(crate) struct Io {
     delivered: AtomicU64,
     /// Bytes of requests whose head was read; [`UNKNOWN`] for good after a chunked one.
     consumed: AtomicU64,
+    /// Bytes that the session wrote since the request's head was read.
+    written: AtomicU64,
     /// The request line that is arriving; Pingora repairs bad ones silently, the gateway refuses them.
     line: RequestLine,
 }
@@ -108,6 +110,7 @@ impl Io {
             head_read: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             line: RequestLine::default(),
         }
     }
@@ -142,10 +145,16 @@ impl Io {
     /// The head was read and is `head` bytes long; a body of `body` bytes follows, `None` when chunked.
     pub(crate) fn request_began(&self, head: u64, body: Option<u64>) {
         self.head_read.store(true, Ordering::Relaxed);
+        self.written.store(0, Ordering::Relaxed);
         let before = self.consumed.load(Ordering::Relaxed);
         let length = body.map_or(UNKNOWN, |body| head.saturating_add(body));
         self.consumed
             .store(before.saturating_add(length), Ordering::Relaxed);
+    }
+
+    /// Bytes that the session wrote in answer to the current request, heads included.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// Could bytes of a further request have been handed out already?
@@ -263,7 +272,9 @@ impl AsyncWrite for Io {
         if !*this.head_read.get_mut() && this.alpn != Some(ALPN::H2) {
             return this.poll_refuse(cx, data);
         }
-        this.channel.get_mut().poll_write(cx, data)
+        let written = std::task::ready!(this.channel.get_mut().poll_write(cx, data))?;
+        *this.written.get_mut() += written as u64;
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

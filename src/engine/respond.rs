@@ -4,15 +4,16 @@
 //! depend on who answered.
 
 use bytes::Bytes;
-use http::Method;
-use http::header::{CONTENT_LENGTH, SERVER};
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, EXPECT, SERVER};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::engine::exchange::downstream::Downstream;
 use crate::engine::{heads, phases};
 use crate::runtime::contract::Phases;
-use crate::runtime::exchange::Exchange;
+use crate::runtime::exchange::{Exchange, RequestBody};
 use crate::runtime::fault::LocalResponse;
 
 /// Sends a local response through the response phases.
@@ -22,28 +23,26 @@ pub(crate) async fn send(
     local: LocalResponse,
 ) -> Result<()> {
     phases::made_here(exchange);
-    let (head, body) = prepare(exchange, local)?;
+    let (mut head, body) = prepare(exchange, local)?;
     exchange.status = head.status.as_u16();
-    let bodiless = exchange.request.method == Method::HEAD || body.is_empty();
-    exchange.response_bytes = body.len() as u64;
-    let head = Box::new(head);
-    exchange.response = Some(head.clone());
-    session
-        .as_downstream_mut()
-        .write_response_header(head)
-        .await?;
-    if !bodiless {
-        session
-            .as_downstream_mut()
-            .write_response_body(body, true)
-            .await?;
-    } else if session.as_downstream().is_http2() {
-        session
-            .as_downstream_mut()
-            .write_response_body(Bytes::new(), true)
-            .await?;
+    if is_body_unwelcome(exchange) {
+        session.set_keepalive(None);
     }
+    let method = exchange.request.method.clone();
+    // Past the session: it would replace `Connection` and close a connection whose request body nobody has read yet.
+    // What is left of that body is read away before the next request.
+    let started = Downstream::start(session, &mut head, &method, body, true).await;
+    exchange.response = Some(Box::new(head));
+    exchange.response_bytes = started?.sent();
     Ok(())
+}
+
+/// Is the connection better closed than read on? A body that is too long would be read in vain, and a client that
+/// waits for `100 Continue` may send its body or not.
+fn is_body_unwelcome(exchange: &Exchange) -> bool {
+    exchange.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16()
+        || (exchange.request.headers.contains_key(EXPECT)
+            && matches!(exchange.request_body, RequestBody::Streaming { .. }))
 }
 
 /// Head and body after the response phases.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Authority, Gateway, Origin, Reply, tls_stream};
+use crate::harness::{Gateway, Origin, Reply};
 
 /// A file as people write them: YAML, nested entities, references by name, consumers with keys, a regex, a limit.
 fn public_file(origin: &Origin) -> String {
@@ -361,29 +361,4 @@ fn plan_shows_the_compiled_plan_without_secrets() {
     let plan: Value = serde_json::from_str(&text).expect("JSON");
     assert!(plan.is_object());
     assert!(!text.contains("alices-key"), "secrets are fingerprints");
-}
-
-#[test]
-fn certificates_may_come_from_the_environment() {
-    let pair = Authority::new().issue(&["secret.test"]);
-    let gateway = Gateway::builder()
-        .environment("MY_CERT", &pair.certificate)
-        .environment("MY_KEY", &pair.key)
-        .declarative(
-            &json!({
-                "_format_version": "3.0",
-                "certificates": [{"cert": "{vault://env/my-cert}", "key": "{vault://env/my-key}", "snis": [{"name": "secret.test"}]}],
-            })
-            .to_string(),
-        )
-        .start();
-    let stream = tls_stream(gateway.tls(), Some("secret.test"), b"\x08http/1.1");
-    let shown = stream.ssl().peer_certificate().expect("a certificate");
-    let shown = String::from_utf8(shown.to_pem().expect("PEM")).expect("ASCII");
-    assert_eq!(shown, pair.certificate);
-    let listed = gateway.admin().get("/certificates").json();
-    assert_eq!(
-        listed["data"][0]["key"], "{vault://env/my-key}",
-        "never the secret itself"
-    );
 }

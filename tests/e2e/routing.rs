@@ -175,7 +175,7 @@ fn server_names_select_routes_on_tls_connections_only() {
     let (gateway, _origin) = routed(&json!([
         {"name": "sni", "snis": ["one.test"], "protocols": ["https"]},
         {"name": "wild", "snis": ["*.two.test"], "protocols": ["https"]},
-        {"name": "other", "paths": ["/"]},
+        {"name": "other", "hosts": ["a.test"]},
     ]));
     assert_route(
         &gateway,
@@ -192,8 +192,8 @@ fn server_names_select_routes_on_tls_connections_only() {
     assert_route(
         &gateway,
         gateway.get_tls("three.test", "/").host("one.test"),
-        "other",
-        "no SNI match",
+        "",
+        "the SNI counts, not the host",
     );
 }
 
@@ -300,13 +300,8 @@ fn an_https_route_answers_plain_requests_with_426_or_a_redirect() {
     let response = gateway.get("/required").send().expect_status(426);
     assert_eq!(response.message(), "Please use HTTPS protocol");
     assert_eq!(response.header("Upgrade"), Some("TLS/1.2, HTTP/1.1"));
-    assert_eq!(
-        response
-            .header("Connection")
-            .map(str::to_ascii_lowercase)
-            .as_deref(),
-        Some("upgrade")
-    );
+    let connection = response.all("Connection").join(", ").to_ascii_lowercase();
+    assert!(connection.contains("upgrade"), "{connection}");
     for (path, status) in [
         ("/moved", 301),
         ("/found", 302),
@@ -543,7 +538,9 @@ fn requests_that_are_no_http_get_400_and_reach_nobody() {
         let mut client = Client::connect(gateway.proxy());
         client.send(bytes);
         client.finish_sending();
-        let response = client.read_response();
+        let response = client
+            .try_read_response_to("GET")
+            .unwrap_or_else(|error| panic!("{bytes:?}: {error}"));
         assert!(
             response.status == 400 || response.status == 501,
             "{bytes:?} got {}",

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{Method, Version};
+use pingora_core::protocols::http::ServerSession;
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -150,13 +151,13 @@ impl Downstream {
             sent: piece.len() as u64,
         };
         let head = Box::new(head.clone());
-        session
-            .as_downstream_mut()
-            .write_response_header(head)
-            .await?;
-        let end = end || bodiless;
-        if end || !piece.is_empty() {
-            let piece = if bodiless { Bytes::new() } else { piece };
+        let is_last = bodiless || (end && piece.is_empty());
+        match session.as_downstream_mut() {
+            // gRPC clients demand that a head without a body ends the stream by itself.
+            ServerSession::H2(http2) => http2.write_response_header(head, is_last)?,
+            session => session.write_response_header(head).await?,
+        }
+        if !is_last && !piece.is_empty() {
             session
                 .as_downstream_mut()
                 .write_response_body(piece, end)

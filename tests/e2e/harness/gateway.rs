@@ -21,18 +21,11 @@ const ERROR_LINES_SHOWN: usize = 60;
 #[derive(Clone)]
 pub(crate) struct GatewayBuilder {
     settings: BTreeMap<String, String>,
-    environment: BTreeMap<String, String>,
     declarative: Option<String>,
     prefix: Option<Arc<TempDir>>,
 }
 
 impl GatewayBuilder {
-    /// An environment variable that is no setting.
-    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
-        self.environment.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
     /// A setting by its key (`trusted_ips`), replacing what the harness chose.
     pub(crate) fn setting(mut self, key: &str, value: &str) -> Self {
         self.settings.insert(key.to_owned(), value.to_owned());
@@ -80,7 +73,6 @@ impl GatewayBuilder {
             .entry("prefix".to_owned())
             .or_insert_with(|| prefix.path().join("data").display().to_string());
         let mut child = command(&settings)
-            .envs(&self.environment)
             .arg("start")
             .stderr(Stdio::piped())
             .spawn()
@@ -103,7 +95,10 @@ impl GatewayBuilder {
 
 /// The program with these settings, and nothing else, in its environment.
 fn command(settings: &BTreeMap<String, String>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sallyport"));
+    // Another binary, an optimised one for example, may be tested instead.
+    let binary = std::env::var_os("SALLYPORT_TEST_BINARY");
+    let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_sallyport").into());
+    let mut command = Command::new(binary);
     command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -147,7 +142,6 @@ impl Gateway {
                 .into_iter()
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
-            environment: BTreeMap::new(),
             declarative: None,
             prefix: None,
         }
@@ -266,7 +260,6 @@ impl Gateway {
         self.child.wait().expect("a status");
         GatewayBuilder {
             settings: self.settings.clone(),
-            environment: BTreeMap::new(),
             declarative: None,
             prefix: Some(self.prefix.clone()),
         }
