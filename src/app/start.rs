@@ -185,6 +185,10 @@ impl Instance {
         )));
         if upgrade {
             hand_over::tell_predecessor(&self.prefix).await;
+            // What it stored after this instance had loaded is read now, and the store is this instance's.
+            if let Err(error) = self.gateway.control.refresh().await {
+                tracing::error!(%error, "the store cannot be taken over yet");
+            }
             own_prefix_after(self.prefix.clone())?;
         }
         let (mut socket, mut questions) = ControlSocket::open(&self.prefix)?;

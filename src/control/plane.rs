@@ -194,12 +194,12 @@ impl<S: Entities> ControlPlane<S> {
             .unwrap_or_else(|_| Err(stopping::<S>()))
     }
 
-    /// Reads the store again, for a process that loaded while its predecessor still wrote. Returns the revision then
-    /// current.
+    /// Takes the store over and reads it again, for a process that loaded while its predecessor still wrote. Returns
+    /// the revision then current.
     ///
     /// # Errors
     ///
-    /// A failure when the store cannot be read; the entities stay as they are.
+    /// A failure when the predecessor does not let go, or the store cannot be read; the entities stay as they are.
     pub async fn refresh(&self) -> Result<u64, S::Error> {
         let (answer, receiver) = oneshot::channel();
         if self.queue.send(Message::Refresh(answer)).await.is_err() {
@@ -305,7 +305,7 @@ impl<S: Entities> Writer<S> {
                     }
                     Message::Refresh(answer) => {
                         self.commit(std::mem::take(&mut batch));
-                        let _ = answer.send(self.reload());
+                        let _ = answer.send(self.take_over());
                     }
                     Message::Stop => {
                         stopped = true;
@@ -400,6 +400,11 @@ impl<S: Entities> Writer<S> {
                 "cannot read another node's change, serving without it"
             ),
         }
+    }
+
+    fn take_over(&self) -> Result<u64, String> {
+        self.store.claim().map_err(|error| with_causes(&error))?;
+        self.reload()
     }
 
     fn reload(&self) -> Result<u64, String> {

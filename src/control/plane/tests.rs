@@ -207,6 +207,22 @@ fn a_successor_takes_over_what_its_predecessor_still_wrote() {
     assert_eq!(new.read().text(1), Some("late"));
 }
 
+#[tokio::test]
+async fn a_refreshed_successor_reads_on_and_owns_the_store() {
+    let prefix = tempfile::tempdir().unwrap();
+    let open = |ownership| Arc::new(EmbeddedStore::open(prefix.path(), ownership).unwrap());
+    let (old, _) = plane(open(Ownership::Own));
+    let (new, _) = plane(open(Ownership::Follow));
+    let written = old.write(|toys, _| Ok(((), toys.set(1, "late")?))).await;
+    assert_eq!(written, Ok(((), 1)));
+    tokio::task::spawn_blocking(move || old.stop())
+        .await
+        .unwrap();
+    assert_eq!(new.refresh().await, Ok(1));
+    assert_eq!(new.read().text(1), Some("late"));
+    assert!(EmbeddedStore::open(prefix.path(), Ownership::Own).is_err());
+}
+
 #[test]
 fn an_unreadable_row_stops_the_start() {
     #[derive(Debug, Clone, Default)]

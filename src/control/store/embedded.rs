@@ -8,9 +8,10 @@
 //!
 //! 1. the new process opens with [`Ownership::Follow`]: it reads beside the old one, which still writes;
 //! 2. the old process stops taking Admin requests, finishes its queue and closes its store, which releases the lock;
-//! 3. the new process owns the store from its first commit on, or earlier when [`EmbeddedStore::take_over`] is called.
-//!    A commit waits for the lock at most [`HAND_OVER_PATIENCE`]. If the old process committed after the new one had
-//!    loaded, that first commit is refused as a conflict, upon which the control plane reloads and checks again.
+//! 3. the new process owns the store as soon as it claims it (its control plane is refreshed), at its first commit at
+//!    the latest. Either waits for the lock at most [`HAND_OVER_PATIENCE`]. If the old process committed after the new
+//!    one had loaded, a first commit without refresh is refused as a conflict, upon which the control plane reloads and
+//!    checks again.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -162,7 +163,7 @@ impl Store for EmbeddedStore {
 
     fn commit(&self, expected: u64, edits: &[Edit]) -> Result<u64, StoreError> {
         let mut connection = self.connection.lock();
-        self.take_over(HAND_OVER_PATIENCE)?;
+        self.claim()?;
         let found = revision(&connection).map_err(self.failed("read the revision"))?;
         if found != expected {
             return Err(StoreError::Conflict { expected, found });
@@ -204,6 +205,10 @@ impl Store for EmbeddedStore {
     /// Only the owner commits, so there is no news.
     fn watch(&self, _from: u64) -> Option<Watch> {
         None
+    }
+
+    fn claim(&self) -> Result<(), StoreError> {
+        self.take_over(HAND_OVER_PATIENCE)
     }
 
     fn close(&self) {

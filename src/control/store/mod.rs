@@ -69,6 +69,12 @@ pub trait Store: Send + Sync + 'static {
     /// that there is no news to wait for.
     fn watch(&self, from: u64) -> Option<Watch>;
 
+    /// Becomes the one that may commit, as soon as a predecessor lets go. Does nothing where it already may, or where
+    /// several processes may. Blocks for a bounded time.
+    fn claim(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Lets go of the store for good, so that another process may own it. Later commits fail.
     fn close(&self) {}
 
