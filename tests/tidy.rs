@@ -274,6 +274,45 @@ fn modules_say_what_they_own() {
     report("a file begins with '//!' and what it owns", &violations);
 }
 
+/// Texts that are written from the table of settings, and the two lines between which they stand.
+const BEGIN: &str = "keys: begin";
+const END: &str = "keys: end";
+
+#[test]
+fn written_keys_are_the_known_ones() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let texts = [
+        ("docs/OPERATING.md", sallyport::settings::manual::manual()),
+        ("conf/sallyport.toml", sallyport::settings::manual::sample()),
+    ];
+    let mut violations = String::new();
+    for (file, table) in texts {
+        let path = root.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let begin = text
+            .find(BEGIN)
+            .and_then(|at| Some(at + text[at..].find('\n')? + 1))
+            .expect(BEGIN);
+        let end = text[..text.find(END).expect(END)]
+            .rfind('\n')
+            .expect("a line of its own")
+            + 1;
+        let fresh = format!("{}\n{table}{}", &text[..begin], &text[end..]);
+        if fresh == text {
+            continue;
+        }
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, fresh).unwrap();
+        } else {
+            writeln!(violations, "  {file}").unwrap();
+        }
+    }
+    assert!(
+        violations.is_empty(),
+        "the keys in these files are not those of the settings: run the tests with UPDATE_GOLDEN=1\n{violations}"
+    );
+}
+
 #[test]
 fn the_rules_see_what_they_look_for() {
     assert_eq!(crate_modules("use crate::model::plan::Plan;"), ["model"]);

@@ -380,7 +380,7 @@ mod tests {
         let told = with_environment("", &[("SALLYPORT_PREFIXX", "a")]).expect_err("refused");
         assert_eq!(
             told[0].to_string(),
-            "environment: SALLYPORT_PREFIXX: unknown key 'prefixx', did you mean 'prefix'?"
+            "environment variable SALLYPORT_PREFIXX: prefixx: unknown key 'prefixx', did you mean 'prefix'?"
         );
         let kong = [("SALLYPORT_KONG_ENV", "on"), ("KONG_VERSION", "3.9")];
         assert_eq!(with_environment("", &kong).unwrap().1.len(), 1);

@@ -83,7 +83,7 @@ impl Reader {
         match Option::<bool>::parse(&Raw::Text(value.clone())) {
             Ok(switch) => switch.unwrap_or(false),
             Err(what) => {
-                let at = SourceRef::document("environment").about(name.as_str());
+                let at = SourceRef::document(format!("environment variable {name}"));
                 self.diagnostics.push(invalid(at, &what, &bool::allowed()));
                 false
             }
@@ -95,11 +95,11 @@ impl Reader {
         if value.is_empty() {
             return;
         }
-        let at = SourceRef::document("environment").about(name);
         let key = name
             .strip_prefix(prefix)
             .unwrap_or_default()
             .to_ascii_lowercase();
+        let at = SourceRef::document(format!("environment variable {name}")).about(key.as_str());
         let raw = Raw::Text(value.to_owned());
         if prefix == KONG_ENVIRONMENT_PREFIX && !is_known(&key) {
             self.diagnostics.push(
