@@ -108,7 +108,7 @@ fn hash_of(exchange: &mut Exchange, input: &HashInput) -> Option<u64> {
                     let key = percent_encoding::percent_decode(key);
                     key.eq(name.bytes()).then(|| match value {
                         Some(value) => percent_encoding::percent_decode(value).collect(),
-                        // An argument without value counts as true (Kong).
+                        // An argument without value counts as true.
                         None => b"true".to_vec(),
                     })
                 })

@@ -467,7 +467,7 @@ fn set_length(head: &mut ResponseHeader, length: usize) {
     }
 }
 
-/// Methods that may be sent twice (Kong: all but POST, LOCK and PATCH).
+/// Methods that may be sent twice: all but POST, LOCK and PATCH.
 pub(crate) fn is_idempotent(method: &Method) -> bool {
     *method != Method::POST && *method != Method::PATCH && method.as_str() != "LOCK"
 }
