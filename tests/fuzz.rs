@@ -48,7 +48,7 @@ fn fuzz(name: &str, seeds: &[&str], words: &[&str], target: impl Fn(&[u8])) {
         run(name, seed, &input, &target);
         count += 1;
     }
-    println!("{name}: {count} inputs");
+    eprintln!("{name}: {count} inputs");
 }
 
 fn run(name: &str, seed: u64, input: &[u8], target: &impl Fn(&[u8])) {

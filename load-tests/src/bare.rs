@@ -48,7 +48,9 @@ impl ProxyHttp for Bare {
         _session: &mut Session,
         _context: &mut Self::CTX,
     ) -> pingora_core::Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+        #[allow(clippy::disallowed_methods, reason = "the address needs no resolving")]
+        let peer = HttpPeer::new(self.upstream, false, String::new());
+        Ok(Box::new(peer))
     }
 }
 

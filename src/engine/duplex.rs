@@ -28,6 +28,7 @@ pub(crate) fn peer(exchange: &Exchange, destination: &Destination<'_>) -> Box<Ht
     let picked = destination.picked;
     let server_name = connect::server_name(exchange, destination);
     let tls = destination.forward.tls.is_some();
+    #[allow(clippy::disallowed_methods, reason = "the address is resolved already")]
     let mut peer = HttpPeer::new(picked.address, tls, server_name);
     peer.group_key = connect::pool_group(exchange, destination);
     let options = &mut peer.options;

@@ -287,6 +287,10 @@ fn conclude(exchange: &mut Exchange, flow: Flow) -> Step {
     }
 }
 
+#[allow(
+    clippy::result_large_err,
+    reason = "made for refused requests only, and answered at once"
+)]
 fn check_request(exchange: &mut Exchange, line_broken: bool) -> Result<(), Fault> {
     let bad = |cause: String| Fault::transport(StatusCode::BAD_REQUEST, Blame::Client, cause);
     if line_broken {

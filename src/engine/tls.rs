@@ -137,7 +137,7 @@ fn versions(settings: &TlsSettings) -> (SslVersion, SslVersion) {
         .filter(|(on, _)| *on)
         .map(|(_, version)| version);
     let lowest = chosen.next().unwrap_or(SslVersion::TLS1_2);
-    (lowest, chosen.last().unwrap_or(lowest))
+    (lowest, chosen.next_back().unwrap_or(lowest))
 }
 
 fn choose_certificate(

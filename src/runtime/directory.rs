@@ -10,11 +10,14 @@ use crate::runtime::snapshot::{Credential, Principal};
 /// Shards of each map: a change copies one shard.
 const SHARDS: usize = 256;
 
+/// Credentials by the value that a caller presents; kinds may share a value.
+type CredentialShard = AHashMap<Box<str>, Vec<Arc<Credential>>>;
+
 /// Who may call and what they prove themselves with. Cloning copies 512 pointers; a change copies one shard.
 #[derive(Clone)]
 pub struct Directory {
     principals: Vec<Arc<AHashMap<Uuid, Arc<Principal>>>>,
-    credentials: Vec<Arc<AHashMap<Box<str>, Vec<Arc<Credential>>>>>,
+    credentials: Vec<Arc<CredentialShard>>,
     hasher: RandomState,
 }
 

@@ -207,7 +207,9 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn read(form: Form, text: &str) -> (Vec<(String, Raw, Option<u32>)>, Vec<String>) {
+    type Read = (Vec<(String, Raw, Option<u32>)>, Vec<String>);
+
+    fn read(form: Form, text: &str) -> Read {
         let mut diagnostics = Vec::new();
         let entries = parse_document("f", form, text, &mut diagnostics);
         (

@@ -41,6 +41,10 @@ pub(crate) struct ExchangeDriver {
 }
 
 /// What an attempt, or the whole series, came to.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, on the stack of a try that failed"
+)]
 enum Failure {
     /// The client is gone: nobody to answer.
     ClientLeft,
