@@ -17,6 +17,7 @@ use crate::runtime::cluster::Picked;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::path;
 use crate::runtime::snapshot::{Forward, Route};
+use crate::runtime::titled::TitledName;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY: HeaderName = HeaderName::from_static("proxy");
@@ -184,7 +185,7 @@ pub(crate) fn write_head(
         BodyFraming::None => {}
     }
     for_each_added(exchange, destination, scratch, |name, value| {
-        put_field(into, name.title.as_bytes(), value);
+        put_field(into, &name.title, value);
     });
     into.put_slice(b"\r\n");
 }
@@ -238,7 +239,7 @@ pub(crate) fn edit_head(
     let mut result = Ok(());
     for_each_added(exchange, destination, &mut scratch, |name, value| {
         if let Ok(value) = HeaderValue::from_bytes(value)
-            && let Err(error) = head.insert_header(name.name.clone(), value)
+            && let Err(error) = head.insert_header(name.title.clone(), value)
         {
             result = Err(error);
         }
@@ -291,7 +292,7 @@ fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
     own || headers
         .request_id_upstream
         .as_ref()
-        .is_some_and(|other| other.as_str().len() == name.len() && is(other))
+        .is_some_and(|other| other.title.len() == name.len() && is(&other.name))
         || named.iter().any(is)
 }
 
@@ -325,26 +326,16 @@ fn wants_trailers(request: &RequestHeader) -> bool {
     })
 }
 
-/// A header name in the two forms that writers need.
-pub(crate) struct AddedName<'a> {
-    name: &'a HeaderName,
-    title: &'a str,
-}
-
 /// Calls `add` with every field that the gateway adds. `scratch` is used to put values together.
 fn for_each_added(
     exchange: &Exchange,
     destination: &Destination<'_>,
     scratch: &mut Vec<u8>,
-    mut add: impl FnMut(AddedName<'_>, &[u8]),
+    mut add: impl FnMut(&TitledName, &[u8]),
 ) {
     let connection = &exchange.connection;
     let headers = &exchange.request.headers;
     let serving = &exchange.snapshot.serving;
-    let own = |name| AddedName {
-        name,
-        title: title(name),
-    };
 
     scratch.clear();
     for value in headers.get_all(&X_FORWARDED_FOR) {
@@ -357,7 +348,7 @@ fn for_each_added(
     } else {
         scratch.extend_from_slice(connection.peer_text.as_bytes());
     }
-    add(own(&X_FORWARDED_FOR), scratch);
+    add(&titled::X_FORWARDED_FOR, scratch);
 
     scratch.clear();
     if exchange.client_address == connection.peer.ip() {
@@ -365,26 +356,35 @@ fn for_each_added(
     } else {
         put_address(exchange.client_address, scratch);
     }
-    add(own(&X_REAL_IP), scratch);
+    add(&titled::X_REAL_IP, scratch);
 
     // A trusted peer's own statement stands.
     let state =
-        |name: &'static HeaderName, value: &[u8], add: &mut dyn FnMut(AddedName<'_>, &[u8])| {
-            match headers.get(name).filter(|_| connection.trusted) {
-                Some(incoming) => add(own(name), incoming.as_bytes()),
-                None => add(own(name), value),
-            }
+        |name: &TitledName, value: &[u8], add: &mut dyn FnMut(&TitledName, &[u8])| match headers
+            .get(&name.name)
+            .filter(|_| connection.trusted)
+        {
+            Some(incoming) => add(name, incoming.as_bytes()),
+            None => add(name, value),
         };
     let proto: &[u8] = if connection.is_tls() {
         b"https"
     } else {
         b"http"
     };
-    state(&X_FORWARDED_PROTO, proto, &mut add);
+    state(&titled::X_FORWARDED_PROTO, proto, &mut add);
     let host = exchange.host();
-    state(&X_FORWARDED_HOST, split_port(host).0.as_bytes(), &mut add);
-    state(&X_FORWARDED_PORT, connection.port_text.as_bytes(), &mut add);
-    state(&X_FORWARDED_PATH, exchange.raw_path(), &mut add);
+    state(
+        &titled::X_FORWARDED_HOST,
+        split_port(host).0.as_bytes(),
+        &mut add,
+    );
+    state(
+        &titled::X_FORWARDED_PORT,
+        connection.port_text.as_bytes(),
+        &mut add,
+    );
+    state(&titled::X_FORWARDED_PATH, exchange.raw_path(), &mut add);
 
     let stripped = destination
         .route
@@ -398,12 +398,12 @@ fn for_each_added(
         .get(&X_FORWARDED_PREFIX)
         .filter(|_| connection.trusted)
     {
-        Some(incoming) => add(own(&X_FORWARDED_PREFIX), incoming.as_bytes()),
+        Some(incoming) => add(&titled::X_FORWARDED_PREFIX, incoming.as_bytes()),
         None => {
             if let Some(prefix) = stripped {
                 scratch.clear();
                 path::encode_into(scratch, prefix);
-                add(own(&X_FORWARDED_PREFIX), scratch);
+                add(&titled::X_FORWARDED_PREFIX, scratch);
             }
         }
     }
@@ -420,11 +420,10 @@ fn for_each_added(
             scratch.extend_from_slice(b", ");
         }
         scratch.extend_from_slice(via.as_bytes());
-        add(own(&VIA), scratch);
+        add(&titled::VIA, scratch);
     }
     if let Some(name) = &serving.headers.request_id_upstream {
-        let title = &serving.headers.request_id_upstream_title;
-        add(AddedName { name, title }, exchange.request_id.as_bytes());
+        add(name, exchange.request_id.as_bytes());
     }
 }
 
@@ -434,16 +433,27 @@ fn put_address(address: std::net::IpAddr, into: &mut Vec<u8>) {
     let _ = write!(into, "{address}");
 }
 
-/// The customary spelling on HTTP/1.1.
-fn title(name: &HeaderName) -> &'static str {
-    match name.as_str() {
-        "x-forwarded-for" => "X-Forwarded-For",
-        "x-forwarded-host" => "X-Forwarded-Host",
-        "x-forwarded-path" => "X-Forwarded-Path",
-        "x-forwarded-port" => "X-Forwarded-Port",
-        "x-forwarded-prefix" => "X-Forwarded-Prefix",
-        "x-forwarded-proto" => "X-Forwarded-Proto",
-        "x-real-ip" => "X-Real-IP",
-        _ => "Via",
+/// The names of fields that the gateway adds.
+mod titled {
+    use std::sync::LazyLock;
+
+    use crate::runtime::titled::TitledName;
+
+    macro_rules! names {
+        ($($name:ident = $title:literal;)*) => {
+            $(pub(super) static $name: LazyLock<TitledName> =
+                LazyLock::new(|| TitledName::fixed($title));)*
+        };
+    }
+
+    names! {
+        VIA = "Via";
+        X_FORWARDED_FOR = "X-Forwarded-For";
+        X_FORWARDED_HOST = "X-Forwarded-Host";
+        X_FORWARDED_PATH = "X-Forwarded-Path";
+        X_FORWARDED_PORT = "X-Forwarded-Port";
+        X_FORWARDED_PREFIX = "X-Forwarded-Prefix";
+        X_FORWARDED_PROTO = "X-Forwarded-Proto";
+        X_REAL_IP = "X-Real-IP";
     }
 }

@@ -1,16 +1,20 @@
 //! The response's head on its way to the client: what is dropped, what is added. Used by both drivers.
 
-use std::time::Instant;
+use std::sync::LazyLock;
 
+use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
 use http::header::{CONNECTION, HeaderName, SERVER, UPGRADE, VIA};
 use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
 
-use crate::runtime::exchange::{Exchange, ResponseSource};
+use crate::runtime::exchange::Exchange;
+use crate::runtime::titled::TitledName;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static SERVER_TITLED: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("Server"));
+static VIA_TITLED: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("Via"));
 
 /// Takes hop-by-hop fields off an upstream's head. `upgraded` keeps what a switch of protocols needs.
 pub(crate) fn drop_hop_by_hop(head: &mut ResponseHeader, upgraded: bool) {
@@ -44,74 +48,97 @@ pub(crate) fn drop_hop_by_hop(head: &mut ResponseHeader, upgraded: bool) {
     }
 }
 
-/// Adds what the gateway says of itself. Names are data: a dialect chose them.
-pub(crate) fn add_gateway_headers(exchange: &Exchange, head: &mut ResponseHeader) {
+/// What the gateway says of itself, written into a head that plugins have already seen.
+pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHeader) {
+    let mut added: SmallVec<[(TitledName, HeaderValue); 8]> = SmallVec::new();
+    for_each_gateway_header(exchange, head, |name, value| {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            added.push((name.clone(), value));
+        }
+    });
+    for (name, value) in added {
+        // Only a header map at its size limit refuses; the response goes out without it then.
+        let _ = head.insert_header(name.title, value);
+    }
+}
+
+/// The same, written behind a head on its way to an HTTP/1 client.
+pub(crate) fn put_gateway_headers(exchange: &Exchange, head: &ResponseHeader, wire: &mut BytesMut) {
+    for_each_gateway_header(exchange, head, |name, value| {
+        wire.put_slice(&name.title);
+        wire.put_slice(b": ");
+        wire.put_slice(value);
+        wire.put_slice(b"\r\n");
+    });
+}
+
+/// Is a field of the upstream's written anew among the gateway's?
+pub(crate) fn is_written_anew(exchange: &Exchange, name: &[u8]) -> bool {
+    name.len() == 3
+        && name.eq_ignore_ascii_case(b"via")
+        && exchange.snapshot.serving.headers.via_http1.is_some()
+}
+
+/// Names are data: a dialect chose them.
+fn for_each_gateway_header(
+    exchange: &Exchange,
+    head: &ResponseHeader,
+    mut add: impl FnMut(&TitledName, &[u8]),
+) {
     let headers = &exchange.snapshot.serving.headers;
-    // Only a header map at its size limit refuses an insertion; the response goes out without it then.
-    let mut add = |name: &HeaderName, value: HeaderValue| {
-        let _ = head.insert_header(name.clone(), value);
-    };
-    let proxied = exchange.timing.forwarded.is_some();
-    if proxied {
-        if let (Some(name), Some(forwarded)) = (&headers.proxy_latency, exchange.timing.forwarded) {
-            add(name, milliseconds(exchange.milliseconds_until(forwarded)));
+    let mut digits = itoa::Buffer::new();
+    match exchange.timing.forwarded {
+        Some(forwarded) => {
+            if let Some(name) = &headers.upstream_latency {
+                let answered = exchange.timing.answered.unwrap_or(forwarded);
+                let waited = answered.saturating_duration_since(forwarded).as_millis();
+                add(name, digits.format(waited).as_bytes());
+            }
+            if let Some(name) = &headers.proxy_latency {
+                let spent = exchange.milliseconds_until(forwarded);
+                add(name, digits.format(spent).as_bytes());
+            }
+            if let Some(name) = &headers.upstream_status
+                && exchange.upstream_status != 0
+            {
+                add(name, digits.format(exchange.upstream_status).as_bytes());
+            }
+            put_via(exchange, head, &mut add);
         }
-        if let (Some(name), Some(forwarded)) =
-            (&headers.upstream_latency, exchange.timing.forwarded)
-        {
-            let answered = exchange.timing.answered.unwrap_or_else(Instant::now);
-            let waited = answered.saturating_duration_since(forwarded).as_millis();
-            add(
-                name,
-                milliseconds(u64::try_from(waited).unwrap_or(u64::MAX)),
-            );
+        None => {
+            if let Some(name) = &headers.response_latency {
+                let answered = exchange.timing.answered.unwrap_or(exchange.started);
+                let spent = exchange.milliseconds_until(answered);
+                add(name, digits.format(spent).as_bytes());
+            }
         }
-        if let Some(name) = &headers.upstream_status
-            && exchange.upstream_status != 0
-        {
-            add(name, HeaderValue::from(exchange.upstream_status));
-        }
-    } else if let Some(name) = &headers.response_latency {
-        let answered = exchange.timing.answered.unwrap_or_else(Instant::now);
-        add(name, milliseconds(exchange.milliseconds_until(answered)));
     }
-    if let Some(name) = &headers.request_id_downstream
-        && let Ok(value) = HeaderValue::from_bytes(exchange.request_id.as_bytes())
+    if let Some(server) = &headers.server
+        && !head.headers.contains_key(SERVER)
     {
-        add(name, value);
+        add(&SERVER_TITLED, server.as_bytes());
     }
-    if proxied {
-        add_via(exchange, head);
-        if let Some(server) = &headers.server
-            && exchange.response_source != ResponseSource::Gateway
-            && !head.headers.contains_key(SERVER)
-        {
-            let _ = head.insert_header(SERVER, server.clone());
-        }
+    if let Some(name) = &headers.request_id_downstream {
+        add(name, exchange.request_id.as_bytes());
     }
     if let Some(debug) = &headers.debug
         && exchange.request.headers.contains_key(&debug.asks)
         && let Some(route) = &exchange.route
     {
-        let mut tell = |name: &HeaderName, text: &str| {
-            if let Ok(value) = HeaderValue::from_str(text) {
-                let _ = head.insert_header(name.clone(), value);
-            }
-        };
-        tell(&debug.route_id, &route.plan.id.to_string());
+        add(&debug.route_id, route.plan.id.to_string().as_bytes());
         if let Some(name) = &route.plan.name {
-            tell(&debug.route_name, name);
+            add(&debug.route_name, name.as_bytes());
         }
         if let Some(forward) = &route.forward {
-            tell(&debug.forward_id, &forward.plan.id.to_string());
+            add(&debug.forward_id, forward.plan.id.to_string().as_bytes());
             if let Some(name) = &forward.plan.name {
-                tell(&debug.forward_name, name);
+                add(&debug.forward_name, name.as_bytes());
             }
         }
     }
 }
 
-fn add_via(exchange: &Exchange, head: &mut ResponseHeader) {
+fn put_via(exchange: &Exchange, head: &ResponseHeader, add: &mut impl FnMut(&TitledName, &[u8])) {
     let headers = &exchange.snapshot.serving.headers;
     let upstream_is_http2 = exchange
         .route
@@ -124,21 +151,14 @@ fn add_via(exchange: &Exchange, head: &mut ResponseHeader) {
         &headers.via_http1
     };
     let Some(own) = own else { return };
-    let value = match head.headers.get(VIA) {
-        None => own.clone(),
-        Some(existing) => {
-            let mut joined = existing.as_bytes().to_vec();
-            joined.extend_from_slice(b", ");
-            joined.extend_from_slice(own.as_bytes());
-            match HeaderValue::from_bytes(&joined) {
-                Ok(value) => value,
-                Err(_) => own.clone(),
-            }
-        }
-    };
-    let _ = head.insert_header(VIA, value);
-}
-
-fn milliseconds(value: u64) -> HeaderValue {
-    HeaderValue::from(value)
+    if !head.headers.contains_key(VIA) {
+        return add(&VIA_TITLED, own.as_bytes());
+    }
+    let mut joined = Vec::with_capacity(64);
+    for value in head.headers.get_all(VIA) {
+        joined.extend_from_slice(value.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    joined.extend_from_slice(own.as_bytes());
+    add(&VIA_TITLED, &joined);
 }

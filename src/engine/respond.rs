@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, EXPECT, SERVER};
+use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -31,7 +31,7 @@ pub(crate) async fn send(
     let method = exchange.request.method.clone();
     // Past the session: it would replace `Connection` and close a connection whose request body nobody has read yet.
     // What is left of that body is read away before the next request.
-    let started = Downstream::start(session, &mut head, &method, body, true).await;
+    let started = Downstream::start(session, &mut head, &method, None, body, true).await;
     exchange.response = Some(Box::new(head));
     exchange.response_bytes = started?.sent();
     Ok(())
@@ -54,17 +54,12 @@ pub(crate) fn prepare(
     for (name, value) in local.headers {
         head.append_header(name, value)?;
     }
-    if let Some(server) = &exchange.snapshot.serving.headers.server
-        && !head.headers.contains_key(SERVER)
-    {
-        head.insert_header(SERVER, server.clone())?;
-    }
-    heads::add_gateway_headers(exchange, &mut head);
     phases::header_filter(exchange, &mut head);
     let mut body = local.body;
     if phases::takes_part(exchange, Phases::BODY_FILTER) {
         phases::body_filter(exchange, &mut body, true);
     }
+    heads::insert_gateway_headers(exchange, &mut head);
     // 204 and 304 have no length; everything else that is made here is whole.
     if !matches!(head.status.as_u16(), 204 | 304) && !head.status.is_informational() {
         head.insert_header(CONTENT_LENGTH, body.len())?;

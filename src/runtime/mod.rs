@@ -22,4 +22,5 @@ pub mod router;
 pub mod serving;
 pub mod slots;
 pub mod snapshot;
+pub mod titled;
 pub mod upstream_tls;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use crate::model::serving::ServingPlan;
+use crate::runtime::titled::TitledName;
 use crate::runtime::upstream_tls::Trust;
 
 /// What holds for every request, ready to use.
@@ -25,24 +26,22 @@ pub struct GatewayHeaders {
     pub via_http1: Option<HeaderValue>,
     /// `Via` over HTTP/2.
     pub via_http2: Option<HeaderValue>,
-    pub upstream_latency: Option<HeaderName>,
-    pub proxy_latency: Option<HeaderName>,
-    pub response_latency: Option<HeaderName>,
-    pub upstream_status: Option<HeaderName>,
-    pub request_id_downstream: Option<HeaderName>,
-    pub request_id_upstream: Option<HeaderName>,
-    /// The same in its customary spelling, for HTTP/1.1.
-    pub request_id_upstream_title: Box<str>,
+    pub upstream_latency: Option<TitledName>,
+    pub proxy_latency: Option<TitledName>,
+    pub response_latency: Option<TitledName>,
+    pub upstream_status: Option<TitledName>,
+    pub request_id_downstream: Option<TitledName>,
+    pub request_id_upstream: Option<TitledName>,
     pub debug: Option<DebugHeaders>,
 }
 
 /// Headers for a client that asks what matched.
 pub struct DebugHeaders {
     pub asks: HeaderName,
-    pub route_id: HeaderName,
-    pub route_name: HeaderName,
-    pub forward_id: HeaderName,
-    pub forward_name: HeaderName,
+    pub route_id: TitledName,
+    pub route_name: TitledName,
+    pub forward_id: TitledName,
+    pub forward_name: TitledName,
 }
 
 impl Serving {
@@ -59,10 +58,10 @@ impl Serving {
             None => None,
             Some(names) => Some(DebugHeaders {
                 asks: name(&names.asks)?,
-                route_id: name(&names.route_id)?,
-                route_name: name(&names.route_name)?,
-                forward_id: name(&names.forward_id)?,
-                forward_name: name(&names.forward_name)?,
+                route_id: TitledName::parse(&names.route_id)?,
+                route_name: TitledName::parse(&names.route_name)?,
+                forward_id: TitledName::parse(&names.forward_id)?,
+                forward_name: TitledName::parse(&names.forward_name)?,
             }),
         };
         let linked = GatewayHeaders {
@@ -78,7 +77,6 @@ impl Serving {
             upstream_status: optional(headers.upstream_status.as_deref())?,
             request_id_downstream: optional(headers.request_id_downstream.as_deref())?,
             request_id_upstream: optional(headers.request_id_upstream.as_deref())?,
-            request_id_upstream_title: headers.request_id_upstream.as_deref().unwrap_or("").into(),
             debug,
         };
         let client_address_header = match &*plan.client_address.header {
@@ -149,8 +147,8 @@ fn name(text: &str) -> Result<HeaderName, String> {
     HeaderName::try_from(text).map_err(|_| format!("'{text}' is not a header name"))
 }
 
-fn optional(text: Option<&str>) -> Result<Option<HeaderName>, String> {
-    text.map(name).transpose()
+fn optional(text: Option<&str>) -> Result<Option<TitledName>, String> {
+    text.map(TitledName::parse).transpose()
 }
 
 fn value(text: &str) -> Result<HeaderValue, String> {

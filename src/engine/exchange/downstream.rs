@@ -15,7 +15,9 @@ use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::engine::heads;
 use crate::engine::io::Io;
+use crate::runtime::exchange::Exchange;
 
 /// Pieces up to this length are copied behind the head to save a system call, in bytes.
 const COPIED_BYTES_MAX: usize = 32 * 1024;
@@ -42,11 +44,13 @@ pub(crate) struct Downstream {
 }
 
 impl Downstream {
-    /// Writes the head, with the first piece of the body if one is there already. `end`: nothing follows it.
+    /// Writes the head, with the first piece of the body if one is there already. `end`: nothing follows it. `added` is
+    /// the exchange whose gateway headers are not in the head yet; over HTTP/2 they always are.
     pub(crate) async fn start(
         session: &mut Session,
         head: &mut ResponseHeader,
         method: &Method,
+        added: Option<&Exchange>,
         piece: Bytes,
         end: bool,
     ) -> Result<Self> {
@@ -78,7 +82,7 @@ impl Downstream {
             session.set_keepalive(None);
         }
         let mut wire = BytesMut::with_capacity(1024 + piece.len().min(COPIED_BYTES_MAX));
-        put_head(&mut wire, head, framing, keep_alive);
+        put_head(&mut wire, head, added, framing, keep_alive);
         let mut this = Self {
             framing,
             http2,
@@ -240,7 +244,13 @@ fn copy_or_return(
     None
 }
 
-fn put_head(wire: &mut BytesMut, head: &ResponseHeader, framing: Framing, keep_alive: bool) {
+fn put_head(
+    wire: &mut BytesMut,
+    head: &ResponseHeader,
+    added: Option<&Exchange>,
+    framing: Framing,
+    keep_alive: bool,
+) {
     wire.put_slice(b"HTTP/1.1 ");
     wire.put_slice(head.status.as_str().as_bytes());
     wire.put_u8(b' ');
@@ -253,10 +263,16 @@ fn put_head(wire: &mut BytesMut, head: &ResponseHeader, framing: Framing, keep_a
         {
             continue;
         }
+        if added.is_some_and(|exchange| heads::is_written_anew(exchange, name)) {
+            continue;
+        }
         wire.put_slice(name);
         wire.put_slice(b": ");
         wire.put_slice(value.as_bytes());
         wire.put_slice(b"\r\n");
+    }
+    if let Some(exchange) = added {
+        heads::put_gateway_headers(exchange, head, wire);
     }
     if !head.headers.contains_key(DATE) {
         wire.put_slice(b"Date: ");

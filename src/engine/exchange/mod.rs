@@ -308,8 +308,12 @@ impl ExchangeDriver {
             set_length(&mut head, body.len());
             held = Some(body);
         }
-        heads::add_gateway_headers(exchange, &mut head);
         phases::header_filter(exchange, &mut head);
+        // Log entries show the head as sent; otherwise the gateway's fields need not be in it.
+        let logged = phases::takes_part(exchange, Phases::LOG);
+        if logged || exchange.http2 {
+            heads::insert_gateway_headers(exchange, &mut head);
+        }
         let filtered = phases::takes_part(exchange, Phases::BODY_FILTER);
         if exchange.is_body_length_changing() {
             head.remove_header(&CONTENT_LENGTH);
@@ -331,8 +335,9 @@ impl ExchangeDriver {
         if filtered {
             phases::body_filter(exchange, &mut piece, end);
         }
-        let method = exchange.request.method.clone();
-        let started = Downstream::start(session, &mut head, &method, piece, end).await;
+        let added = (!logged).then_some(&*exchange);
+        let method = &exchange.request.method;
+        let started = Downstream::start(session, &mut head, method, added, piece, end).await;
         exchange.response = Some(head);
         let mut downstream = match started {
             Ok(downstream) => downstream,
