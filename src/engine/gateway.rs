@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, StatusCode};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
@@ -454,6 +454,9 @@ impl Gateway {
         if request.version != version {
             request.set_version(version);
         }
+        if session.as_downstream().is_http2() {
+            join_cookies(&mut request);
+        }
         let snapshot = self.snapshots.load_full();
         let mut exchange = Box::new(phases::begin(snapshot, connection, request, body));
         exchange.request_bytes = head_bytes;
@@ -470,7 +473,17 @@ impl Gateway {
             .as_downstream()
             .stream()
             .and_then(|stream| stream.as_any().downcast_ref::<Io>());
-        phases::admit(exchange, io.is_some_and(Io::is_line_broken))?;
+        let repaired = if io.is_some_and(Io::is_line_broken) {
+            Some("a space in the request target")
+        } else if exchange.request.headers.contains_key(TRANSFER_ENCODING)
+            && let Some(http1) = session.as_downstream().as_http1()
+            && announces_length(&http1.get_headers_raw_bytes())
+        {
+            Some("both Content-Length and Transfer-Encoding")
+        } else {
+            None
+        };
+        phases::admit(exchange, repaired)?;
         phases::rewrite(exchange)?;
         phases::find_route(exchange)?;
         phases::access(exchange, &mut SessionBody(session)).await?;
@@ -566,6 +579,31 @@ fn connection_of(session: &Session, head_bytes: u64, body: Option<u64>) -> Optio
     let digest = downstream.digest()?.proxy_digest.as_ref()?;
     let facts = digest.user_data.as_ref()?;
     facts.downcast_ref::<Arc<Connection>>().cloned()
+}
+
+/// Is there a Content-Length in a raw head? Pingora drops one that comes with a Transfer-Encoding.
+fn announces_length(head: &[u8]) -> bool {
+    const NAME: &[u8] = b"content-length:";
+    head.split(|byte| *byte == b'\n').any(|line| {
+        line.get(..NAME.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(NAME))
+    })
+}
+
+/// HTTP/2 may split cookies over several fields, HTTP/1 knows one (RFC 9113, 8.2.3).
+fn join_cookies(request: &mut RequestHeader) {
+    let joined = {
+        let cookies = request.headers.get_all(COOKIE);
+        let crumbs: SmallVec<[&[u8]; 8]> = cookies.iter().map(HeaderValue::as_bytes).collect();
+        if crumbs.len() < 2 {
+            return;
+        }
+        HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice()))
+    };
+    if let Ok(joined) = joined {
+        // Only a header map at its size limit refuses, and this one shrinks.
+        let _ = request.insert_header(COOKIE, joined);
+    }
 }
 
 /// Lets Pingora try the next endpoint, where the rules allow.

@@ -61,10 +61,10 @@ pub(crate) fn begin(
     exchange
 }
 
-/// Checks what the HTTP layer demands and brings the path into normal form. `line_broken`: the request line was repaired
-/// before it came here.
-pub(crate) fn admit(exchange: &mut Exchange, line_broken: bool) -> Step {
-    match check_request(exchange, line_broken) {
+/// Checks what the HTTP layer demands and brings the path into normal form. `repaired`: what was wrong with the request
+/// before Pingora silently put it right.
+pub(crate) fn admit(exchange: &mut Exchange, repaired: Option<&'static str>) -> Step {
+    match check_request(exchange, repaired) {
         Ok(()) => Ok(()),
         Err(fault) => Err(answer(exchange, &fault)),
     }
@@ -291,10 +291,10 @@ fn conclude(exchange: &mut Exchange, flow: Flow) -> Step {
     clippy::result_large_err,
     reason = "made for refused requests only, and answered at once"
 )]
-fn check_request(exchange: &mut Exchange, line_broken: bool) -> Result<(), Fault> {
+fn check_request(exchange: &mut Exchange, repaired: Option<&'static str>) -> Result<(), Fault> {
     let bad = |cause: String| Fault::transport(StatusCode::BAD_REQUEST, Blame::Client, cause);
-    if line_broken {
-        return Err(bad("a space in the request target".to_owned()));
+    if let Some(what) = repaired {
+        return Err(bad(what.to_owned()));
     }
     let request = &exchange.request;
     if request.method == http::Method::TRACE {

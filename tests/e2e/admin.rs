@@ -259,7 +259,7 @@ fn routes_are_checked_in_kongs_words() {
         ),
         (
             json!({"protocols": ["http"], "snis": ["a.test"]}),
-            json!({"snis": "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'"}),
+            json!({"snis": "length must be 0"}),
         ),
     ] {
         let answer = admin

@@ -160,6 +160,21 @@ fn many_streams_share_a_connection() {
 }
 
 #[test]
+fn cookies_that_came_apart_reach_the_origin_as_one() {
+    for_both_drivers(|driver| {
+        let origin = Origin::echo();
+        let gateway = before(&origin, driver);
+        let output = Command::new("nghttp")
+            .args(["--no-verify-peer", "-H", "cookie: a=1", "-H", "cookie: b=2"])
+            .arg(format!("https://{}/", gateway.tls()))
+            .output()
+            .expect("nghttp is installed");
+        let text = String::from_utf8_lossy(&output.stdout).to_ascii_lowercase();
+        assert!(text.contains("[\"cookie\",\"a=1; b=2\"]"), "{text}");
+    });
+}
+
+#[test]
 fn nghttp_gets_several_answers_over_one_connection() {
     let origin = Origin::echo();
     let gateway = before(&origin, Driver::Exchange);

@@ -184,7 +184,7 @@ fn chunked_uploads_arrive_whole() {
                 .iter()
                 .filter(|name| request.header(name).is_some())
                 .count();
-            assert_eq!(count, usize::from(request.method == "POST"));
+            assert!(count <= 1 && (count == 1 || request.body.is_empty()));
             Reply::ok(&request.body)
         });
         let gateway = before(&origin, driver);
