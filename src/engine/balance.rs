@@ -1,16 +1,20 @@
 //! Choosing an endpoint for a try, and remembering the tries. Shared by both drivers.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use http::header::{COOKIE, SET_COOKIE};
+use http::header::COOKIE;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::model::plan::HashInput;
 use crate::runtime::cluster::{Cluster, Picked};
-use crate::runtime::exchange::{Exchange, Try, TryFailure};
+use crate::runtime::exchange::{Exchange, ResponseField, Try, TryFailure};
 use crate::runtime::fault::{Blame, Fault, NoEndpoint};
 use crate::runtime::snapshot::Forward;
+use crate::runtime::titled::TitledName;
+
+static SET_COOKIE: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("Set-Cookie"));
 
 /// The next endpoint for this exchange. Waits only for a name that was never resolved, and no longer than a connection
 /// may take.
@@ -146,7 +150,8 @@ fn hash_of_cookie(exchange: &mut Exchange, name: &str, path: &str) -> u64 {
     // The attribute is spelt as the reference gateway spells it.
     let cookie = format!("{name}={value}; Path={path}; Same-Site=Lax; HttpOnly");
     if let Ok(cookie) = HeaderValue::try_from(cookie) {
-        exchange.response_headers.push((SET_COOKIE, cookie));
+        let field = ResponseField::beside(&SET_COOKIE, cookie);
+        exchange.response_fields.push(field);
     }
     exchange.stash(MadeCookie(hash));
     hash

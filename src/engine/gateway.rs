@@ -250,6 +250,7 @@ impl ProxyHttp for Gateway {
         exchange.upstream_status = upstream_response.status.as_u16();
         exchange.response_source = ResponseSource::Upstream;
         heads::drop_hop_by_hop(upstream_response, switching);
+        heads::insert_left_fields(exchange, upstream_response);
         phases::header_filter(exchange, upstream_response);
         heads::insert_gateway_headers(exchange, upstream_response);
         ctx.filters_body = !switching && phases::takes_part(exchange, Phases::BODY_FILTER);

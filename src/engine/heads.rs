@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::{CONNECTION, HeaderName, SERVER, UPGRADE, VIA};
 use pingora_http::ResponseHeader;
@@ -48,35 +48,54 @@ pub(crate) fn drop_hop_by_hop(head: &mut ResponseHeader, upgraded: bool) {
     }
 }
 
-/// What the gateway says of itself, written into a head that plugins have already seen.
-pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHeader) {
-    let mut added: SmallVec<[(TitledName, HeaderValue); 8]> = SmallVec::new();
-    for_each_gateway_header(exchange, head, |name, value| {
-        if let Ok(value) = HeaderValue::from_bytes(value) {
-            added.push((name.clone(), value));
-        }
-    });
-    for (name, value) in added {
+/// Puts what access left for the response into the head, for plugins to see.
+pub(crate) fn insert_left_fields(exchange: &mut Exchange, head: &mut ResponseHeader) {
+    for field in std::mem::take(&mut exchange.response_fields) {
+        let title = field.name.title.clone();
         // Only a header map at its size limit refuses; the response goes out without it then.
-        let _ = head.insert_header(name.title, value);
+        let _ = match field.beside_others {
+            true => head.append_header(title, field.value).map(drop),
+            false => head.insert_header(title, field.value),
+        };
     }
 }
 
-/// The same, written behind a head on its way to an HTTP/1 client.
-pub(crate) fn put_gateway_headers(exchange: &Exchange, head: &ResponseHeader, wire: &mut BytesMut) {
+/// What the gateway says of itself, written into a head that plugins have already seen.
+pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHeader) {
+    let mut added: SmallVec<[(Bytes, HeaderValue); 8]> = SmallVec::new();
     for_each_gateway_header(exchange, head, |name, value| {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            added.push((name.title.clone(), value));
+        }
+    });
+    for (name, value) in added {
+        // As above.
+        let _ = head.insert_header(name, value);
+    }
+}
+
+/// The same, and what access left, written behind a head on its way to an HTTP/1 client.
+pub(crate) fn put_gateway_headers(exchange: &Exchange, head: &ResponseHeader, wire: &mut BytesMut) {
+    let mut put = |name: &TitledName, value: &[u8]| {
         wire.put_slice(&name.title);
         wire.put_slice(b": ");
         wire.put_slice(value);
         wire.put_slice(b"\r\n");
-    });
+    };
+    for field in &exchange.response_fields {
+        put(field.name, field.value.as_bytes());
+    }
+    for_each_gateway_header(exchange, head, put);
 }
 
-/// Is a field of the upstream's written anew among the gateway's?
+/// Does one of the fields written behind the head stand instead of this one?
 pub(crate) fn is_written_anew(exchange: &Exchange, name: &[u8]) -> bool {
-    name.len() == 3
-        && name.eq_ignore_ascii_case(b"via")
-        && exchange.snapshot.serving.headers.via_http1.is_some()
+    let same = |other: &TitledName| {
+        other.title.len() == name.len() && name.eq_ignore_ascii_case(&other.title)
+    };
+    let mut left = exchange.response_fields.iter();
+    (name.len() == 3 && same(&VIA_TITLED) && exchange.snapshot.serving.headers.via_http1.is_some())
+        || left.any(|field| !field.beside_others && same(field.name))
 }
 
 /// Names are data: a dialect chose them.

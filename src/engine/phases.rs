@@ -162,12 +162,8 @@ pub(crate) async fn access<S: BodySource>(exchange: &mut Exchange, source: &mut 
     Ok(())
 }
 
-/// Runs header_filter for the instances chosen, after adding what access left for the response.
+/// Runs header_filter for the instances chosen.
 pub(crate) fn header_filter(exchange: &mut Exchange, head: &mut ResponseHeader) {
-    for (name, value) in std::mem::take(&mut exchange.response_headers) {
-        // Only a header map at its size limit refuses.
-        let _ = head.insert_header(name, value);
-    }
     for index in 0..exchange.chosen.len() {
         let Some(instance) = exchange.chosen.get(index) else {
             break;

@@ -54,6 +54,7 @@ pub(crate) fn prepare(
     for (name, value) in local.headers {
         head.append_header(name, value)?;
     }
+    heads::insert_left_fields(exchange, &mut head);
     phases::header_filter(exchange, &mut head);
     let mut body = local.body;
     if phases::takes_part(exchange, Phases::BODY_FILTER) {

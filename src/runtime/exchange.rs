@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
@@ -19,6 +19,7 @@ use crate::runtime::connection::Connection;
 use crate::runtime::matched::{Captures, MatchedPath};
 use crate::runtime::pipeline::Instance;
 use crate::runtime::snapshot::{Credential, Principal, Route, Snapshot};
+use crate::runtime::titled::TitledName;
 
 /// A request, what is known of it, and what has been decided.
 pub struct Exchange {
@@ -57,7 +58,7 @@ pub struct Exchange {
     /// Status that the upstream sent; 0 when it sent none.
     pub upstream_status: u16,
     /// Headers added to the response, whoever makes it, before header_filter runs.
-    pub response_headers: SmallVec<[(HeaderName, HeaderValue); 4]>,
+    pub response_fields: SmallVec<[ResponseField; 8]>,
     pub tries: SmallVec<[Try; 1]>,
     pub timing: Timing,
     /// Bytes on the wire, heads included.
@@ -68,6 +69,35 @@ pub struct Exchange {
     /// A plugin is going to change the body's length.
     body_length_changes: bool,
     stash: SmallVec<[(TypeId, Box<dyn Any + Send + Sync>); 1]>,
+}
+
+/// A header field that access leaves for the response.
+#[derive(Debug, Clone)]
+pub struct ResponseField {
+    pub name: &'static TitledName,
+    pub value: HeaderValue,
+    /// Whether fields of this name that the upstream sends stay.
+    pub beside_others: bool,
+}
+
+impl ResponseField {
+    /// A field instead of those that the upstream sends.
+    pub fn instead(name: &'static TitledName, value: HeaderValue) -> Self {
+        Self {
+            name,
+            value,
+            beside_others: false,
+        }
+    }
+
+    /// A field beside those that the upstream sends.
+    pub fn beside(name: &'static TitledName, value: HeaderValue) -> Self {
+        Self {
+            name,
+            value,
+            beside_others: true,
+        }
+    }
 }
 
 /// Where the request body is.
@@ -215,7 +245,7 @@ impl Exchange {
             response_source: ResponseSource::None,
             status: 0,
             upstream_status: 0,
-            response_headers: SmallVec::new(),
+            response_fields: SmallVec::new(),
             tries: SmallVec::new(),
             timing: Timing::default(),
             request_bytes: 0,

@@ -23,6 +23,7 @@ use crate::runtime::pipeline::{Instance, Pipeline, Ranked, Step};
 use crate::runtime::resolver::Resolver;
 use crate::runtime::serving::Serving;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
+use crate::runtime::unlinkable::Unlinkable;
 use crate::runtime::upstream_tls::UpstreamTls;
 
 /// Keeps everything linked so far, and links deltas onto it.
@@ -266,18 +267,15 @@ impl Linker {
     }
 
     fn link_step(&mut self, plan: &StepPlan, findings: &mut Vec<Diagnostic>) -> Step {
-        let mut rank = |candidate: &Candidate| {
-            let instance = self.link_instance(&candidate.instance, findings)?;
-            Some(Ranked {
-                rank: candidate.rank,
-                instance,
-            })
+        let mut rank = |candidate: &Candidate| Ranked {
+            rank: candidate.rank,
+            instance: self.link_instance(&candidate.instance, findings),
         };
-        let base = plan.base.as_ref().and_then(&mut rank);
+        let base = plan.base.as_ref().map(&mut rank);
         let mut all = |candidates: &BTreeMap<Uuid, Candidate>| {
             candidates
                 .iter()
-                .filter_map(|(id, candidate)| Some((*id, rank(candidate)?)))
+                .map(|(id, candidate)| (*id, rank(candidate)))
                 .collect()
         };
         Step {
@@ -287,41 +285,39 @@ impl Linker {
         }
     }
 
+    /// The instance, or one that refuses every request where it cannot be linked.
     fn link_instance(
         &mut self,
         plan: &Arc<InstancePlan>,
         findings: &mut Vec<Diagnostic>,
-    ) -> Option<Arc<Instance>> {
+    ) -> Arc<Instance> {
         if let Some(instance) = self.instances.get(&plan.id)
             && (Arc::ptr_eq(&instance.plan, plan) || instance.plan == *plan)
         {
-            return Some(Arc::clone(instance));
+            return Arc::clone(instance);
         }
-        let subject = || format!("plugin \"{}\" {}", plan.plugin, plan.id);
-        let Some(link) = self.plugins.get(&*plan.plugin) else {
-            findings.push(unlinkable(subject(), "there is no such plugin"));
-            return None;
-        };
         let context = LinkContext {
             live: &self.live,
             prefix: &self.prefix,
         };
-        match link(plan, &context) {
-            Ok(plugin) => {
-                let instance = Arc::new(Instance {
-                    phases: plugin.phases(),
-                    needs: plugin.needs(),
-                    plugin,
-                    plan: Arc::clone(plan),
-                });
-                self.instances.insert(plan.id, Arc::clone(&instance));
-                Some(instance)
-            }
-            Err(error) => {
-                findings.push(unlinkable(subject(), error));
-                None
-            }
-        }
+        let linked = match self.plugins.get(&*plan.plugin) {
+            Some(link) => link(plan, &context),
+            None => Err("there is no such plugin".to_owned()),
+        };
+        let plugin = linked.unwrap_or_else(|error| {
+            let subject = format!("plugin \"{}\" {}", plan.plugin, plan.id);
+            let reason = format!("{subject} cannot run: {error}");
+            findings.push(unlinkable(subject, error));
+            Arc::new(Unlinkable { reason })
+        });
+        let instance = Arc::new(Instance {
+            phases: plugin.phases(),
+            needs: plugin.needs(),
+            plugin,
+            plan: Arc::clone(plan),
+        });
+        self.instances.insert(plan.id, Arc::clone(&instance));
+        instance
     }
 
     fn link_routes(

@@ -23,4 +23,5 @@ pub mod serving;
 pub mod slots;
 pub mod snapshot;
 pub mod titled;
+mod unlinkable;
 pub mod upstream_tls;

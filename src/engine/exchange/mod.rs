@@ -308,9 +308,12 @@ impl ExchangeDriver {
             set_length(&mut head, body.len());
             held = Some(body);
         }
-        phases::header_filter(exchange, &mut head);
-        // Log entries show the head as sent; otherwise the gateway's fields need not be in it.
+        // Log entries show the head as sent; otherwise what the gateway adds need not be in it.
         let logged = phases::takes_part(exchange, Phases::LOG);
+        if logged || exchange.http2 || phases::takes_part(exchange, Phases::HEADER_FILTER) {
+            heads::insert_left_fields(exchange, &mut head);
+        }
+        phases::header_filter(exchange, &mut head);
         if logged || exchange.http2 {
             heads::insert_gateway_headers(exchange, &mut head);
         }

@@ -388,6 +388,22 @@ async fn runs_plugins_over_responses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refuses_requests_whose_plugin_is_broken() {
+    let origin = Origin::echo().await;
+    let mut setup = Setup::to(&[origin.address]);
+    setup.plugins = vec![PluginEntry {
+        link: |_, _| Err("no such file".to_owned()),
+        ..append()
+    }];
+    setup.findings = 1;
+    let rig = setup.start().await;
+    let answer = rig.ask("GET / HTTP/1.1", b"").await;
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    assert!(!answer.contains("no such file"), "{answer}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn holds_no_more_than_the_limit() {
     let origin = Origin::start(|_| (whole(&[b'x'; 100]), Then::Stay)).await;
     let mut setup = Setup::to(&[origin.address]);

@@ -87,6 +87,8 @@ pub(super) struct Setup {
     pub(super) driver: Option<ForcedDriver>,
     pub(super) read_timeout: Duration,
     pub(super) held_bytes_max: usize,
+    /// How many parts of the plan cannot be linked.
+    pub(super) findings: usize,
 }
 
 impl Setup {
@@ -97,6 +99,7 @@ impl Setup {
             driver: None,
             read_timeout: PATIENCE,
             held_bytes_max: 1 << 20,
+            findings: 0,
         }
     }
 
@@ -130,7 +133,7 @@ impl Setup {
             snapshot,
         });
         let (snapshot, findings) = linker.apply(&delta, 1);
-        assert_eq!(findings, Vec::new());
+        assert_eq!(findings.len(), self.findings, "{findings:?}");
         let engine = Engine::bind(EngineOptions {
             listeners: vec![Listen {
                 address: "127.0.0.1:0".parse().unwrap(),

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -20,8 +20,9 @@ use crate::plugins::shared::headers::number;
 use crate::plugins::shared::windows::{FixedWindows, PERIODS, Period, Window};
 use crate::runtime::clock;
 use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
-use crate::runtime::exchange::Exchange;
+use crate::runtime::exchange::{Exchange, ResponseField};
 use crate::runtime::fault::Fault;
+use crate::runtime::titled::TitledName;
 
 config_record! {
     /// Limits how often a caller may ask, in fixed windows of UTC. Counters are kept by each node for itself.
@@ -198,24 +199,31 @@ fn check_order(instance: &Map<String, Value>) -> Result<(), FieldErrors> {
     Ok(())
 }
 
-const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
-const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
-const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+static LIMIT: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("RateLimit-Limit"));
+static REMAINING: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("RateLimit-Remaining"));
+static RESET: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("RateLimit-Reset"));
 
-/// Names of the two headers of a window.
-fn window_headers(period: Period) -> (HeaderName, HeaderName) {
-    let (limit, remaining) = match period {
-        Period::Second => ("x-ratelimit-limit-second", "x-ratelimit-remaining-second"),
-        Period::Minute => ("x-ratelimit-limit-minute", "x-ratelimit-remaining-minute"),
-        Period::Hour => ("x-ratelimit-limit-hour", "x-ratelimit-remaining-hour"),
-        Period::Day => ("x-ratelimit-limit-day", "x-ratelimit-remaining-day"),
-        Period::Month => ("x-ratelimit-limit-month", "x-ratelimit-remaining-month"),
-        Period::Year => ("x-ratelimit-limit-year", "x-ratelimit-remaining-year"),
-    };
-    (
-        HeaderName::from_static(limit),
-        HeaderName::from_static(remaining),
-    )
+/// What is allowed in a window, and what is left of it.
+fn window_headers(period: Period) -> &'static [TitledName; 2] {
+    macro_rules! headers {
+        ($window:literal) => {{
+            static NAMES: LazyLock<[TitledName; 2]> = LazyLock::new(|| {
+                [
+                    TitledName::fixed(concat!("X-RateLimit-Limit-", $window)),
+                    TitledName::fixed(concat!("X-RateLimit-Remaining-", $window)),
+                ]
+            });
+            &NAMES
+        }};
+    }
+    match period {
+        Period::Second => headers!("Second"),
+        Period::Minute => headers!("Minute"),
+        Period::Hour => headers!("Hour"),
+        Period::Day => headers!("Day"),
+        Period::Month => headers!("Month"),
+        Period::Year => headers!("Year"),
+    }
 }
 
 fn link(plan: &Arc<InstancePlan>, context: &LinkContext<'_>) -> Result<Arc<dyn Plugin>, String> {
@@ -279,19 +287,14 @@ struct Limit {
     period: Period,
     limit: f64,
     shown: HeaderValue,
-    limit_header: HeaderName,
-    remaining_header: HeaderName,
 }
 
 impl Limit {
     fn new(period: Period, limit: f64) -> Self {
-        let (limit_header, remaining_header) = window_headers(period);
         Self {
             period,
             limit,
             shown: amount(limit),
-            limit_header,
-            remaining_header,
         }
     }
 }
@@ -358,9 +361,10 @@ impl RateLimiting {
             }
             let remaining = remaining.max(0.0);
             let shown = amount(remaining);
-            let headers = &mut exchange.response_headers;
-            headers.push((limit.limit_header.clone(), limit.shown.clone()));
-            headers.push((limit.remaining_header.clone(), shown.clone()));
+            let fields = &mut exchange.response_fields;
+            let [allowed, left] = window_headers(limit.period);
+            fields.push(ResponseField::instead(allowed, limit.shown.clone()));
+            fields.push(ResponseField::instead(left, shown.clone()));
             // Windows come shortest first: of equals the longest stays.
             if tightest
                 .as_ref()
@@ -378,11 +382,11 @@ impl RateLimiting {
         let Some(tightest) = tightest else {
             return Flow::Continue;
         };
-        let headers = &mut exchange.response_headers;
+        let fields = &mut exchange.response_fields;
         let reset = number(tightest.reset);
-        headers.push((LIMIT, tightest.limit));
-        headers.push((REMAINING, tightest.remaining_shown));
-        headers.push((RESET, reset.clone()));
+        fields.push(ResponseField::instead(&LIMIT, tightest.limit));
+        fields.push(ResponseField::instead(&REMAINING, tightest.remaining_shown));
+        fields.push(ResponseField::instead(&RESET, reset.clone()));
         match exhausted {
             Some(_) => Flow::fault(self.refusal().header(RETRY_AFTER, reset)),
             None => Flow::Continue,
@@ -477,9 +481,9 @@ mod tests {
 
     fn headers(exchange: &Exchange) -> Vec<String> {
         exchange
-            .response_headers
+            .response_fields
             .iter()
-            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .map(|field| format!("{}: {}", field.name.name, field.value.to_str().unwrap()))
             .collect()
     }
 
@@ -583,7 +587,7 @@ mod tests {
         );
         let mut first = world.exchange(Message::get("/"));
         plugin.access(&mut first);
-        assert!(first.response_headers.is_empty());
+        assert!(first.response_fields.is_empty());
         let flow = plugin.access(&mut world.exchange(Message::get("/")));
         assert_eq!(refusal(&flow), Some((420, "calm".to_owned())));
     }
