@@ -31,6 +31,11 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 /// Request bodies up to this length go through the exchange driver, in bytes.
 pub(crate) const SMALL_BODY_BYTES: u64 = 64 * 1024;
 
+/// Longest request line, and longest header field of an HTTP/1 request (nginx: `large_client_header_buffers 4 8k`), in bytes.
+const HEAD_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Longest head of an HTTP/1 request, in bytes.
+const HEAD_BYTES_MAX: usize = 4 * HEAD_LINE_BYTES_MAX;
+
 /// Either go on, or answer with this.
 pub(crate) type Step = Result<(), Box<LocalResponse>>;
 
@@ -292,6 +297,7 @@ fn check_request(exchange: &mut Exchange, repaired: Option<&'static str>) -> Res
     if let Some(what) = repaired {
         return Err(bad(what.to_owned()));
     }
+    check_head_size(exchange)?;
     let request = &exchange.request;
     if request.method == http::Method::TRACE {
         let cause = "method TRACE is not served";
@@ -335,6 +341,47 @@ fn check_request(exchange: &mut Exchange, repaired: Option<&'static str>) -> Res
         ));
     }
     Ok(())
+}
+
+/// Holds HTTP/1 heads to the limits. Those of HTTP/2 are held to theirs while they are unpacked.
+#[allow(
+    clippy::result_large_err,
+    reason = "made for refused requests only, and answered at once"
+)]
+fn check_head_size(exchange: &Exchange) -> Result<(), Fault> {
+    // Set from the head's length before anything else is counted.
+    let head = usize::try_from(exchange.request_bytes).unwrap_or(usize::MAX);
+    if head <= HEAD_LINE_BYTES_MAX {
+        return Ok(());
+    }
+    let request = &exchange.request;
+    let line = request.method.as_str().len() + request.raw_path().len() + "  HTTP/1.1".len();
+    if line > HEAD_LINE_BYTES_MAX {
+        let cause =
+            format!("request line of {line} bytes exceeds the limit of {HEAD_LINE_BYTES_MAX}");
+        return Err(Fault::transport(
+            StatusCode::URI_TOO_LONG,
+            Blame::Client,
+            cause,
+        ));
+    }
+    let field =
+        |name: &HeaderName, value: &http::HeaderValue| name.as_str().len() + 2 + value.len();
+    let longest = request
+        .headers
+        .iter()
+        .map(|(name, value)| field(name, value))
+        .max();
+    if head <= HEAD_BYTES_MAX && longest.unwrap_or(0) <= HEAD_LINE_BYTES_MAX {
+        return Ok(());
+    }
+    let cause = format!(
+        "request head of {head} bytes exceeds {HEAD_BYTES_MAX}, or a field of it {HEAD_LINE_BYTES_MAX}"
+    );
+    Err(Fault {
+        message: Some("Request header or cookie too large".into()),
+        ..Fault::transport(StatusCode::BAD_REQUEST, Blame::Client, cause)
+    })
 }
 
 fn protocol_problem(

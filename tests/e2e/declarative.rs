@@ -313,8 +313,15 @@ fn import_and_export_round_trip() {
         .send()
         .expect_status(200);
     assert_eq!(answer.echoed_one("x-who").as_deref(), Some("alice"));
-    let services = |gateway: &Gateway| gateway.admin().get("/services").json();
-    assert_eq!(services(&gateway)["data"], services(&copy)["data"]);
+    let services = |gateway: &Gateway| {
+        let mut list = gateway.admin().get("/services").json()["data"].take();
+        // Loading is an update.
+        for service in list.as_array_mut().expect("a list") {
+            service["updated_at"].take();
+        }
+        list
+    };
+    assert_eq!(services(&gateway), services(&copy));
 }
 
 #[test]
