@@ -64,6 +64,11 @@ impl Admin {
         self.loaded.adopt(hash);
     }
 
+    /// The hash of the declarative document in force; none while there is none.
+    pub fn document_hash(&self) -> Option<String> {
+        self.loaded.is_any().then(|| self.loaded.hash())
+    }
+
     /// Whether a declarative document is the whole configuration, so that single entities cannot be written.
     pub fn is_db_less(&self) -> bool {
         self.settings.general.database == Database::Off

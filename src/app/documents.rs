@@ -119,7 +119,8 @@ fn catalog(settings: &Settings) -> anyhow::Result<Catalog> {
     })
 }
 
-fn unix_millis(now: SystemTime) -> i64 {
+/// Milliseconds since 1970.
+pub(crate) fn unix_millis(now: SystemTime) -> i64 {
     let since = now
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

@@ -309,7 +309,7 @@ fn generate(folder: &Path, files: &[(PathBuf, PathBuf); 2]) -> Result<(), String
 }
 
 /// Writes a file that only its owner can read; whoever looks finds all of it or none.
-fn write_private(path: &Path, text: &str) -> Result<(), String> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), String> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let part = path.with_extension(format!("part.{}", std::process::id()));

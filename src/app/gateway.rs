@@ -27,6 +27,7 @@ use crate::control::store::embedded::{EmbeddedStore, Ownership};
 use crate::control::store::memory::MemoryStore;
 use crate::dialects::kong::compile::compile;
 use crate::dialects::kong::compile::serving::compile_serving;
+use crate::dialects::kong::declarative::export;
 use crate::dialects::kong::entity_set::EntitySet;
 use crate::engine::{AccessLog, AccessLogTarget, Engine, EngineOptions, ForcedDriver};
 use crate::plugins;
@@ -49,6 +50,8 @@ use crate::settings::testing::TestDriver;
 
 /// The id that log entries show for the only workspace there is. Kong gives each database one of its own.
 const WORKSPACE: &str = "00000000-0000-0000-0000-000000000000";
+/// Where a document that came through `/config` waits for a successor, in the prefix.
+const LEFT_DOCUMENT: &str = "handed-over.json";
 /// How often credentials whose time is over are removed.
 const EXPIRY_LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -129,7 +132,10 @@ impl Gateway {
             live,
         };
         if gateway.settings.general.database == Database::Off {
-            gateway.load_document(&gateway.settings)?;
+            let loaded = gateway.load_document(&gateway.settings)?;
+            if !loaded && successor {
+                gateway.take_document()?;
+            }
         }
         Ok(gateway)
     }
@@ -175,7 +181,15 @@ impl Gateway {
     }
 
     /// Takes over what can change while running. Keys that cannot are named in the log.
-    pub(crate) fn reload(&mut self, settings: Settings, logging: &Logging) -> anyhow::Result<()> {
+    pub(crate) fn reload(
+        &mut self,
+        mut settings: Settings,
+        logging: &Logging,
+    ) -> anyhow::Result<()> {
+        let later = self.settings.changes_for_restart(&settings);
+        // One of the two pools was made with the old size; half a change would help nobody.
+        settings.limits.upstream_keepalive_pool_size =
+            self.settings.limits.upstream_keepalive_pool_size;
         let files = files::read(&settings, files::Missing::Make)?;
         let (serving, renderer) = serving(&settings, &files)?;
         if settings.general.database == Database::Off
@@ -183,7 +197,7 @@ impl Gateway {
         {
             self.load_document(&settings)?;
         }
-        for key in self.settings.changes_for_restart(&settings) {
+        for key in later {
             tracing::warn!(
                 "{}: counts after a restart or upgrade only",
                 settings.origin(key)
@@ -213,23 +227,68 @@ impl Gateway {
         Ok(())
     }
 
-    /// Replaces all entities by those of the declarative document that the settings name, if they name one.
-    fn load_document(&self, settings: &Settings) -> anyhow::Result<()> {
+    /// Replaces all entities by those of the declarative document that the settings name; false if they name none.
+    fn load_document(&self, settings: &Settings) -> anyhow::Result<bool> {
         let Some((name, text)) = documents::configured_document(settings)? else {
-            return Ok(());
+            return Ok(false);
         };
         let loaded = self.reading.load(&name, &text, &mut |_, _| {})?;
-        let hash = loaded.hash;
-        let entities = loaded.entities;
-        self.control
-            .write_blocking(move |set: &mut EntitySet, _| {
-                let changes = EntitySet::difference(set, &entities);
-                *set = entities.clone();
-                Ok(((), changes))
-            })
-            .map_err(|error| anyhow!("{name}: {error}"))?;
-        self.admin.adopt_document(&hash);
-        Ok(())
+        self.replace_entities(&name, loaded.entities)?;
+        self.admin.adopt_document(&loaded.hash);
+        Ok(true)
+    }
+
+    fn replace_entities(&self, name: &str, entities: EntitySet) -> anyhow::Result<()> {
+        let replaced = self.control.write_blocking(move |set: &mut EntitySet, _| {
+            let changes = EntitySet::difference(set, &entities);
+            *set = entities.clone();
+            Ok(((), changes))
+        });
+        replaced
+            .map(|_| ())
+            .map_err(|error| anyhow!("{name}: {error}"))
+    }
+
+    /// Without a database: leaves what `/config` brought where a successor finds it.
+    pub(crate) fn leave_document(&self) -> anyhow::Result<()> {
+        let Some(hash) = self.admin.document_hash() else {
+            return Ok(());
+        };
+        if !self.admin.is_db_less() {
+            return Ok(());
+        }
+        let document = export(
+            &self.control.read(),
+            documents::unix_millis(SystemTime::now()),
+        );
+        let left = serde_json::json!({ "hash": hash, "document": document });
+        let path = self.settings.general.prefix.join(LEFT_DOCUMENT);
+        files::write_private(&path, &left.to_string()).map_err(|reason| anyhow!(reason))
+    }
+
+    /// Takes what a predecessor has left, if it left anything.
+    fn take_document(&self) -> anyhow::Result<()> {
+        let path = self.settings.general.prefix.join(LEFT_DOCUMENT);
+        let name = path.display().to_string();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("{name}: cannot be read")),
+        };
+        let left: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| format!("{name}: is damaged"))?;
+        let document = left
+            .get("document")
+            .context("the document that was left is damaged")?;
+        let loaded = self
+            .reading
+            .load(&name, &document.to_string(), &mut |_, _| {})?;
+        self.replace_entities(&name, loaded.entities)?;
+        if let Some(hash) = left.get("hash").and_then(serde_json::Value::as_str) {
+            self.admin.adopt_document(hash);
+        }
+        // It would be taken for current by the next successor.
+        std::fs::remove_file(&path).with_context(|| format!("{name}: cannot be removed"))
     }
 
     /// Removes credentials whose time is over, for ever.

@@ -54,8 +54,8 @@ pub(crate) async fn hand_over(
     let deadline = Instant::now() + timeout;
     let mut child = successor.map(|successor| start(&successor)).transpose()?;
     let handed = async {
-        send(prefix, keepsakes).await?;
-        wait(questions, child.as_mut(), deadline).await
+        send(prefix, keepsakes, &mut child).await?;
+        wait(questions, &mut child, deadline).await
     }
     .await;
     if handed.is_err()
@@ -79,16 +79,39 @@ fn start(successor: &Successor) -> anyhow::Result<Child> {
         .with_context(|| format!("{}: cannot be started", successor.program.display()))
 }
 
-async fn send(prefix: &Path, keepsakes: &Arc<Keepsakes>) -> anyhow::Result<()> {
+async fn send(
+    prefix: &Path,
+    keepsakes: &Arc<Keepsakes>,
+    child: &mut Option<Child>,
+) -> anyhow::Result<()> {
     let (prefix, keepsakes) = (prefix.to_owned(), Arc::clone(keepsakes));
-    tokio::task::spawn_blocking(move || keepsakes.send(&prefix))
-        .await
-        .context("the hand-over ended early")?
+    let mut sending = tokio::task::spawn_blocking(move || keepsakes.send(&prefix));
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            sent = &mut sending => return sent.context("the hand-over ended early")?,
+            _ = looks.tick() => check_alive(child)?,
+        }
+    }
+}
+
+/// Fails when the successor has ended.
+fn check_alive(child: &mut Option<Child>) -> anyhow::Result<()> {
+    let Some(child) = child else { return Ok(()) };
+    match child
+        .try_wait()
+        .context("the successor cannot be watched")?
+    {
+        None => Ok(()),
+        Some(status) => {
+            bail!("the successor ended ({status}), its messages are in the log of this instance")
+        }
+    }
 }
 
 async fn wait(
     questions: &mut mpsc::Receiver<Question>,
-    mut child: Option<&mut Child>,
+    child: &mut Option<Child>,
     deadline: Instant,
 ) -> anyhow::Result<Released> {
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -103,13 +126,7 @@ async fn wait(
                 Ask::Health => drop(question.reply.send(Answer::done("serves, and waits for its successor"))),
                 _ => drop(question.reply.send(Answer::refused("an upgrade is under way, try again"))),
             },
-            _ = looks.tick() => {
-                if let Some(child) = child.as_deref_mut()
-                    && let Some(status) = child.try_wait().context("the successor cannot be watched")?
-                {
-                    bail!("the successor ended ({status}), its messages are in the log of this instance");
-                }
-            }
+            _ = looks.tick() => check_alive(child)?,
             () = tokio::time::sleep_until(deadline) => bail!("the successor was not ready in time"),
         }
     }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::configuration;
+use super::{configuration, files};
 use crate::cli::Configured;
 
 /// Name of the control socket in a prefix.
@@ -331,6 +331,8 @@ pub(crate) fn stop(configured: &Configured, timeout: Duration) -> anyhow::Result
 /// `sallyport upgrade`: has the running instance start this very program as its successor.
 pub(crate) fn upgrade(configured: &Configured, timeout: Duration) -> anyhow::Result<()> {
     let settings = configuration::load(configured)?;
+    // What would keep the successor from starting is better told here than in the log of the instance.
+    files::read(&settings, files::Missing::Leave)?;
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let mut arguments = vec!["start".to_owned(), "--upgrade".to_owned()];
     // The successor runs in the folder of the instance, which need not be this one.

@@ -352,9 +352,13 @@ impl Instance {
         timeout: Duration,
     ) -> anyhow::Result<()> {
         self.administration.pause().await;
-        let handed =
-            hand_over::hand_over(&self.prefix, &self.keepsakes, successor, questions, timeout)
-                .await;
+        let handed = match tokio::task::block_in_place(|| self.gateway.leave_document()) {
+            Ok(()) => {
+                hand_over::hand_over(&self.prefix, &self.keepsakes, successor, questions, timeout)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
         match handed {
             Ok(released) => {
                 self.release(released).await;

@@ -10,7 +10,7 @@ keys! {
         /// Whether the Admin listener demands a name and password. With `off` any are taken and ignored.
         admin_auth: AdminAuth = "off";
         /// A file with a name, a colon and an argon2 hash (PHC form) on each line. Needed with `admin_auth = basic`.
-        admin_users: Option<PathBuf> = "";
+        admin_users: Option<PathBuf> = "" => reloads();
     }
 }
 

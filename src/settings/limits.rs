@@ -19,8 +19,8 @@ keys! {
         /// Idle connections kept to upstreams, for each proxy thread. 0 keeps none.
         upstream_keepalive_pool_size: Count<0, 1_000_000> = "512";
         /// Requests that one upstream connection may carry before it is closed. 0 is no limit.
-        upstream_keepalive_max_requests: Count<0, 4_294_967_295> = "10000";
+        upstream_keepalive_max_requests: Count<0, 4_294_967_295> = "10000" => reloads();
         /// How long an upstream connection may be idle before it is closed. 0 is no limit.
-        upstream_keepalive_idle_timeout: Seconds = "60";
+        upstream_keepalive_idle_timeout: Seconds = "60" => reloads();
     }
 }

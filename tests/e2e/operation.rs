@@ -295,3 +295,43 @@ fn ten_thousand_routes_load_and_one_change_serves_quickly() {
     );
     gateway.get("/").host("late.test").send().expect_status(200);
 }
+
+#[test]
+fn an_upgrade_keeps_what_config_brought() {
+    let mut gateway = Gateway::builder().setting("database", "off").start();
+    let admin = gateway.admin();
+    let document = json!({
+        "_format_version": "3.0",
+        "routes": [{"name": "brought", "paths": ["/brought"]}],
+    });
+    admin.post("/config", document).expect_status(201);
+    let hash = |gateway: &Gateway| gateway.status_page()["configuration_hash"].clone();
+    let before = hash(&gateway);
+    let upgraded = gateway.run(&["upgrade"]);
+    assert!(
+        upgraded.status.success(),
+        "{}",
+        String::from_utf8_lossy(&upgraded.stderr)
+    );
+    gateway.wait();
+    assert_eq!(hash(&gateway), before);
+    gateway.get("/brought").send().expect_status(503);
+    gateway.get("/else").send().expect_status(404);
+    let stopped = gateway.run(&["stop"]);
+    assert!(stopped.status.success());
+}
+
+#[test]
+fn an_upgrade_that_cannot_start_changes_nothing() {
+    let gateway = Gateway::stored();
+    let file = gateway.folder().join("wrong.toml");
+    std::fs::write(&file, "wrokers = 2\n").unwrap();
+    let upgraded = gateway.run(&["upgrade", "-c", file.to_str().unwrap()]);
+    assert_eq!(upgraded.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&upgraded.stderr).into_owned();
+    assert!(told.contains("wrong.toml:1: "), "{told}");
+    assert!(gateway.run(&["health"]).status.success());
+    gateway
+        .admin()
+        .create("/services", json!({"name": "s", "host": "a.test"}));
+}
