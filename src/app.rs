@@ -16,6 +16,7 @@ mod logging;
 mod node;
 mod process;
 pub(crate) mod start;
+mod threads;
 
 use crate::admin::state::{KONG_VERSION, VERSION};
 

@@ -68,6 +68,8 @@ impl Logging {
             .with(stdout)
             .try_init()
             .context("the log cannot be started")?;
+        // A task that panics takes nothing else along; its message belongs in the log like any other.
+        std::panic::set_hook(Box::new(|panic| tracing::error!(target: ALWAYS, "{panic}")));
         Ok(Self {
             filter: handle,
             level: Mutex::new(settings.logging.log_level),

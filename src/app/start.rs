@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -16,6 +15,7 @@ use super::hand_over::{self, Released, Successor};
 use super::instance::{Answer, Ask, ControlSocket, Progress, Question};
 use super::listeners::{self, Inherited, Keepsakes, Role};
 use super::logging::{ALWAYS, Logging, NOTICE};
+use super::threads::{self, ProxyThreads};
 use super::{configuration, documents, process};
 use crate::admin::node::{BoundListener, ListenerRole, Node};
 use crate::cli::Configured;
@@ -48,8 +48,8 @@ pub(crate) fn run(configured: &Configured, upgrade: bool) -> anyhow::Result<()> 
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = settings.general.workers.count(cores);
-    let control = runtime("control", CONTROL_THREADS)?;
-    let proxy = runtime("proxy", workers)?;
+    let control = threads::several("control", CONTROL_THREADS)?;
+    let proxy = ProxyThreads::start(workers)?;
 
     let gateway = {
         let _entered = control.enter();
@@ -82,20 +82,11 @@ pub(crate) fn run(configured: &Configured, upgrade: bool) -> anyhow::Result<()> 
         keepsakes: Arc::new(keepsakes),
     };
     let gateway = control.block_on(instance.live(engine, &proxy, upgrade))?;
-    proxy.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    proxy.stop(RUNTIME_END_TIMEOUT);
     gateway.finish();
     control.shutdown_timeout(RUNTIME_END_TIMEOUT);
     tracing::info!(target: NOTICE, "ended");
     Ok(())
-}
-
-fn runtime(name: &str, threads: usize) -> anyhow::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(threads)
-        .thread_name(name)
-        .build()
-        .context("no threads can be started")
 }
 
 fn bind_proxy(
@@ -172,13 +163,13 @@ impl Instance {
     async fn live(
         mut self,
         engine: Engine,
-        proxy: &Runtime,
+        proxy: &ProxyThreads,
         upgrade: bool,
     ) -> anyhow::Result<Gateway> {
         let mut signals = Signals::listen()?;
         self.gateway.serves().await?;
         let (ending, told) = watch::channel(None);
-        let mut engine = proxy.spawn(engine.run(told, self.drain));
+        let mut engine = proxy.handle().spawn(engine.run(told, self.drain));
         self.administration.serve()?;
         let expiry = tokio::spawn(Gateway::remove_expired(Arc::downgrade(
             &self.gateway.control,
