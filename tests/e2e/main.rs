@@ -26,6 +26,7 @@ mod newcomer;
 mod observing;
 mod operation;
 mod proxying;
+mod resilience;
 mod routing;
 mod tls;
 mod traffic;
