@@ -208,9 +208,8 @@ fn run(mut exchange: Exchange, mut head: ResponseHeader) -> (Exchange, ResponseH
         }
         exchange.chosen.push(instance.clone());
     }
-    for (name, value) in std::mem::take(&mut exchange.response_headers) {
-        head.insert_header(name, value).unwrap();
-    }
+    // The engine writes these straight to the wire.
+    std::hint::black_box(std::mem::take(&mut exchange.response_fields));
     let chosen = exchange.chosen.clone();
     for instance in &chosen {
         if instance.phases.has(Phases::HEADER_FILTER) {

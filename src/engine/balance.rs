@@ -27,7 +27,7 @@ pub(crate) async fn pick(
     if !cluster.is_resolved() {
         let limit = Duration::from_millis(u64::from(forward.plan.connect_timeout_ms));
         // Whether it came in time or not: picking tells.
-        let _ = pingora_timeout::timeout(limit, cluster.resolved()).await;
+        let _ = Box::pin(pingora_timeout::timeout(limit, cluster.resolved())).await;
     }
     let key = hash_key(exchange, cluster);
     let picked = cluster

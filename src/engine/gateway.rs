@@ -117,7 +117,7 @@ impl ProxyHttp for Gateway {
         let finished = match finished {
             Ok(finished) => finished,
             Err(local) => {
-                if let Err(error) = respond::send(session, &mut exchange, *local).await {
+                if let Err(error) = Box::pin(respond::send(session, &mut exchange, *local)).await {
                     tracing::debug!(%error, "client left before the answer");
                     exchange.status = CLIENT_LEFT;
                     session.set_keepalive(None);
@@ -491,7 +491,7 @@ impl Gateway {
         let choice = self.choose_driver(exchange);
         if choice == DriverChoice::Exchange
             && matches!(exchange.request_body, RequestBody::Streaming { .. })
-            && let Err(fault) = SessionBody(session).hold(exchange).await
+            && let Err(fault) = Box::pin(SessionBody(session).hold(exchange)).await
         {
             return Err(phases::answer(exchange, &fault));
         }

@@ -265,7 +265,7 @@ async fn run_access<S: BodySource>(
 ) -> Step {
     if instance.needs.request_body
         && matches!(exchange.request_body, RequestBody::Streaming { .. })
-        && let Err(fault) = source.hold(exchange).await
+        && let Err(fault) = Box::pin(source.hold(exchange)).await
     {
         return Err(answer(exchange, &fault));
     }

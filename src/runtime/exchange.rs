@@ -58,7 +58,7 @@ pub struct Exchange {
     /// Status that the upstream sent; 0 when it sent none.
     pub upstream_status: u16,
     /// Headers added to the response, whoever makes it, before header_filter runs.
-    pub response_fields: SmallVec<[ResponseField; 8]>,
+    pub response_fields: Vec<ResponseField>,
     pub tries: SmallVec<[Try; 1]>,
     pub timing: Timing,
     /// Bytes on the wire, heads included.
@@ -245,7 +245,7 @@ impl Exchange {
             response_source: ResponseSource::None,
             status: 0,
             upstream_status: 0,
-            response_fields: SmallVec::new(),
+            response_fields: Vec::new(),
             tries: SmallVec::new(),
             timing: Timing::default(),
             request_bytes: 0,

@@ -222,7 +222,8 @@ impl ExchangeDriver {
         exchange: &Exchange,
         destination: &Destination<'_>,
     ) -> Result<UpstreamConnection, Failure> {
-        match connect::connect(exchange, destination).await {
+        // Boxed, as all that is seldom awaited: the future of every request would carry room for it otherwise.
+        match Box::pin(connect::connect(exchange, destination)).await {
             Ok(stream) => Ok(UpstreamConnection::new(stream)),
             // Nothing was sent: any method may be tried elsewhere.
             Err(fault) => Err(Failure::Fault { fault, retry: true }),
@@ -303,8 +304,8 @@ impl ExchangeDriver {
 
         let mut held = None;
         if phases::takes_part(exchange, Phases::MESSAGE) {
-            let mut body = self.hold(exchange, &mut connection, read_timeout).await?;
-            phases::message(exchange, &mut head, &mut body).await?;
+            let mut body = Box::pin(self.hold(exchange, &mut connection, read_timeout)).await?;
+            Box::pin(phases::message(exchange, &mut head, &mut body)).await?;
             set_length(&mut head, body.len());
             held = Some(body);
         }
