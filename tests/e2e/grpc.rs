@@ -83,6 +83,28 @@ fn calls_pass_over_tls() {
 }
 
 #[test]
+fn an_upstream_over_tls_is_called() {
+    let authority = Authority::new();
+    let pair = authority.issue(&["localhost"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = [
+        ("certificate.pem", &pair.certificate),
+        ("key.pem", &pair.key),
+    ]
+    .map(|(name, pem)| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, pem).expect("a file");
+        file.display().to_string()
+    });
+    let mut server = Program::start("grpc_server.py", &[&files[0], &files[1]]);
+    let port = server.port();
+    let gateway = before(port, json!({"protocol": "grpcs", "host": "localhost"}));
+    for name in ["unary", "streams", "errors"] {
+        check(&gateway, name);
+    }
+}
+
+#[test]
 fn a_call_without_a_route_is_a_grpc_error() {
     let mut server = Program::start("grpc_server.py", &[]);
     let gateway = before(server.port(), json!({}));

@@ -28,6 +28,7 @@ mod operation;
 mod proxying;
 mod resilience;
 mod routing;
+mod settings;
 mod tls;
 mod traffic;
 mod websocket;

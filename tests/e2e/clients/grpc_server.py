@@ -1,4 +1,4 @@
-"""A gRPC server without generated code; prints its port.
+"""A gRPC server without generated code; prints its port. With a certificate and a key as arguments it speaks TLS.
 
 /test.Echo/Unary answers with the request and a trailer, /test.Echo/Fail with ABORTED, /test.Echo/Count with as many
 messages as the request says, /test.Echo/Chat with each message as it comes, /test.Echo/Metadata with what it received,
@@ -6,6 +6,7 @@ messages as the request says, /test.Echo/Chat with each message as it comes, /te
 """
 
 import json
+import sys
 import time
 from concurrent import futures
 
@@ -55,6 +56,11 @@ server = grpc.server(
     options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
 )
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", HANDLERS),))
-print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+if len(sys.argv) > 2:
+    certificate, key = (open(path, "rb").read() for path in sys.argv[1:3])
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+else:
+    port = server.add_insecure_port("127.0.0.1:0")
+print(port, flush=True)
 server.start()
 server.wait_for_termination()

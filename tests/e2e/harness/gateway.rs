@@ -21,11 +21,18 @@ const ERROR_LINES_SHOWN: usize = 60;
 #[derive(Clone)]
 pub(crate) struct GatewayBuilder {
     settings: BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
     declarative: Option<String>,
     prefix: Option<Arc<TempDir>>,
 }
 
 impl GatewayBuilder {
+    /// An environment variable that is not `SALLYPORT_…`.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// A setting by its key (`trusted_ips`), replacing what the harness chose.
     pub(crate) fn setting(mut self, key: &str, value: &str) -> Self {
         self.settings.insert(key.to_owned(), value.to_owned());
@@ -73,6 +80,7 @@ impl GatewayBuilder {
             .entry("prefix".to_owned())
             .or_insert_with(|| prefix.path().join("data").display().to_string());
         let mut child = command(&settings)
+            .envs(&self.environment)
             .arg("start")
             .stderr(Stdio::piped())
             .spawn()
@@ -142,6 +150,7 @@ impl Gateway {
                 .into_iter()
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
+            environment: BTreeMap::new(),
             declarative: None,
             prefix: None,
         }
@@ -260,6 +269,7 @@ impl Gateway {
         self.child.wait().expect("a status");
         GatewayBuilder {
             settings: self.settings.clone(),
+            environment: BTreeMap::new(),
             declarative: None,
             prefix: Some(self.prefix.clone()),
         }
