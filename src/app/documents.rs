@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::configuration;
-use super::failure::{Refused, warn};
+use super::failure::{Answered, Refused, warn};
 use super::files;
 use super::instance::{self, Ask};
 use crate::base::diagnostic::{Diagnostic, has_errors};
@@ -282,7 +282,7 @@ pub(crate) fn import(configured: &Configured, file: &Path) -> anyhow::Result<()>
             )?;
             if !answer.done {
                 bar.clear();
-                bail!("{}", answer.message);
+                return Err(Answered(answer.message).into());
             }
             answer.message
         }

@@ -24,11 +24,26 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// What a running instance said was wrong, one finding a line.
+#[derive(Debug)]
+pub(crate) struct Answered(pub(crate) String);
+
+impl fmt::Display for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Answered {}
+
 /// Prints a failure to standard error: diagnostics one a line, anything else on one line with its causes.
 pub(crate) fn tell(failure: &anyhow::Error) {
-    match failure.downcast_ref::<Refused>() {
-        Some(refused) => eprintln!("{refused}"),
-        None => eprintln!("sallyport: {}", format!("{failure:#}").replace('\n', " ")),
+    if let Some(refused) = failure.downcast_ref::<Refused>() {
+        eprintln!("{refused}");
+    } else if let Some(answered) = failure.downcast_ref::<Answered>() {
+        eprintln!("{answered}");
+    } else {
+        eprintln!("sallyport: {}", format!("{failure:#}").replace('\n', " "));
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::failure::Answered;
 use super::{configuration, files};
 use crate::cli::Configured;
 
@@ -291,7 +292,7 @@ pub(crate) fn ask_watching(
 fn ask_done(prefix: &Path, question: &Ask, timeout: Duration) -> anyhow::Result<Answer> {
     let answer = ask(prefix, question, timeout)?;
     if !answer.done {
-        bail!("{}: {}", prefix.display(), answer.message);
+        return Err(Answered(answer.message).into());
     }
     Ok(answer)
 }
