@@ -12,6 +12,7 @@
 mod harness;
 
 mod admin;
+mod admin_noise;
 mod admin_requests;
 mod administrators;
 mod application;

@@ -275,6 +275,16 @@ impl Gateway {
         }
     }
 
+    /// Ends whoever took over the folder in an upgrade: nobody's child, it would outlive a failed test.
+    fn end_successor(&self) {
+        let file = self.prefix().join("sallyport.pid");
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let successor = text.trim().parse::<u32>().ok();
+        if let Some(pid) = successor.filter(|pid| *pid != self.pid()) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+
     /// The metrics page.
     pub(crate) fn metrics(&self) -> String {
         Request::new(self.status(), "GET", "/metrics")
@@ -296,6 +306,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.end_successor();
         if std::thread::panicking() {
             let text = self.errors.text();
             let lines: Vec<&str> = text.lines().collect();
