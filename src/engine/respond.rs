@@ -3,6 +3,8 @@
 //! Header and body filters run over them as over an upstream's, so that CORS headers, rate limit headers and logs do not
 //! depend on who answered.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, EXPECT};
@@ -15,6 +17,9 @@ use crate::engine::{heads, phases};
 use crate::runtime::contract::Phases;
 use crate::runtime::exchange::{Exchange, RequestBody};
 use crate::runtime::fault::LocalResponse;
+
+/// How long the rest of a request body is read over HTTP/2 after its answer.
+const READ_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends a local response through the response phases.
 pub(crate) async fn send(
@@ -34,7 +39,22 @@ pub(crate) async fn send(
     let started = Downstream::start(session, &mut head, &method, None, body, true).await;
     exchange.response = Some(Box::new(head));
     exchange.response_bytes = started?.sent();
+    if session.as_downstream().is_http2()
+        && matches!(exchange.request_body, RequestBody::Streaming { .. })
+    {
+        read_away(session).await;
+    }
     Ok(())
+}
+
+/// A client whose HTTP/2 stream is reset while it still sends may take that for a failure and drop the answer, as curl
+/// does: what comes soon is read.
+async fn read_away(session: &mut Session) {
+    let downstream = session.as_downstream_mut();
+    downstream.set_total_drain_timeout(Some(READ_AWAY_TIMEOUT));
+    if let Err(error) = downstream.drain_request_body().await {
+        tracing::debug!(%error, "request body not read to its end");
+    }
 }
 
 /// Is the connection better closed than read on? A body that is too long would be read in vain, and a client that

@@ -160,6 +160,36 @@ fn many_streams_share_a_connection() {
 }
 
 #[test]
+fn an_early_answer_survives_an_upload_that_nobody_reads() {
+    for_both_drivers(|driver| {
+        let origin = Origin::echo();
+        let routes = json!([{"name": "all", "paths": ["/"], "plugins": [{"name": "key-auth"}]}]);
+        let gateway = Gateway::builder()
+            .driver(driver)
+            .declarative(&one_service(&origin.url(), &routes))
+            .start();
+        let url = format!("https://{}/", gateway.tls());
+        let body = "x".repeat(1000);
+        for _ in 0..20 {
+            let answer = curl(&[
+                "-k",
+                "--http2",
+                "-H",
+                "Expect:",
+                "-d",
+                &body,
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                &url,
+            ]);
+            assert_eq!(answer, "401");
+        }
+    });
+}
+
+#[test]
 fn cookies_that_came_apart_reach_the_origin_as_one() {
     for_both_drivers(|driver| {
         let origin = Origin::echo();
