@@ -136,8 +136,8 @@ const ROWS: &[Row] = &[
     row("anonymous_reports", &["off"], "nothing is ever reported"),
     row(
         "vaults",
-        &["bundled", "off", "env"],
-        "the only vault of this version is `env`",
+        &["bundled", "off"],
+        "vault references are not resolved by this version",
     ),
     row(
         "client_body_buffer_size",
