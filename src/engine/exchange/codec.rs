@@ -100,14 +100,16 @@ impl UpstreamConnection {
         }
     }
 
-    /// Reads one response head, interim ones included. Cancel-safe: bytes read stay in the buffer.
+    /// Reads one response head, interim ones included. Cancel-safe: bytes read stay in the buffer. `cased`: names keep
+    /// the case in which they came, for HTTP/1 clients.
     pub(crate) async fn read_head(
         &mut self,
         request_method: &Method,
+        cased: bool,
     ) -> Result<Box<ResponseHeader>, CodecError> {
         loop {
             if !self.buffer.is_empty()
-                && let Some(head) = self.parse_head(request_method)?
+                && let Some(head) = self.parse_head(request_method, cased)?
             {
                 return Ok(head);
             }
@@ -185,6 +187,7 @@ impl UpstreamConnection {
     fn parse_head(
         &mut self,
         request_method: &Method,
+        cased: bool,
     ) -> Result<Option<Box<ResponseHeader>>, CodecError> {
         // Not initialised: clearing room for the most fields costs more than parsing the usual few.
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
@@ -202,8 +205,12 @@ impl UpstreamConnection {
         };
         let malformed = |what: &str| CodecError::Head(what.to_owned());
         let status = response.code.ok_or_else(|| malformed("no status"))?;
-        let mut head = ResponseHeader::build(status, Some(response.headers.len()))
-            .map_err(|_| malformed("status out of range"))?;
+        let fields_count = Some(response.headers.len());
+        let head = match cased {
+            true => ResponseHeader::build(status, fields_count),
+            false => ResponseHeader::build_no_case(status, fields_count),
+        };
+        let mut head = head.map_err(|_| malformed("status out of range"))?;
         head.set_version(match response.version {
             Some(0) => Version::HTTP_10,
             _ => Version::HTTP_11,

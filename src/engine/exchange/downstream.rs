@@ -59,7 +59,14 @@ impl Downstream {
             || head.status.is_informational()
             || matches!(head.status.as_u16(), 204 | 304);
         if http2 {
-            return Self::start_http2(session, head, piece, bodiless, end).await;
+            // What is not logged need not stay behind.
+            let sent = match added {
+                None => head.clone(),
+                Some(_) => {
+                    std::mem::replace(head, ResponseHeader::build_no_case(head.status, Some(0))?)
+                }
+            };
+            return Self::start_http2(session, sent, piece, bodiless, end).await;
         }
         let (version, keep_alive) = match session.as_downstream().as_http1() {
             Some(http1) => (http1.req_header().version, http1.will_keepalive()),
@@ -134,7 +141,7 @@ impl Downstream {
 
     async fn start_http2(
         session: &mut Session,
-        head: &mut ResponseHeader,
+        mut head: ResponseHeader,
         piece: Bytes,
         bodiless: bool,
         end: bool,
@@ -154,7 +161,7 @@ impl Downstream {
             http2: true,
             sent: piece.len() as u64,
         };
-        let head = Box::new(head.clone());
+        let head = Box::new(head);
         let is_last = bodiless || (end && piece.is_empty());
         match session.as_downstream_mut() {
             // gRPC clients demand that a head without a body ends the stream by itself.

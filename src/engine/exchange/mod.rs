@@ -257,7 +257,10 @@ impl ExchangeDriver {
         let read_timeout = Duration::from_millis(u64::from(plan.read_timeout_ms));
         for _ in 0..INTERIM_MAX {
             let method = forwarding::upstream_method(exchange);
-            let reading = pingora_timeout::timeout(read_timeout, connection.read_head(method));
+            let reading = pingora_timeout::timeout(
+                read_timeout,
+                connection.read_head(method, !exchange.http2),
+            );
             let head = tokio::select! {
                 biased;
                 head = reading => head.map_err(|_| AskError::Timeout("waiting for the response"))??,
