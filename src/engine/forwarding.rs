@@ -157,7 +157,10 @@ pub(crate) fn write_head(
     into.put_slice(scratch);
     into.put_slice(b" HTTP/1.1\r\nHost: ");
     into.put_slice(upstream_host(exchange, destination).as_bytes());
-    into.put_slice(b"\r\nConnection: keep-alive\r\n");
+    into.put_slice(match is_websocket_upgrade(&exchange.request) {
+        true => b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n".as_slice(),
+        false => b"\r\nConnection: keep-alive\r\n".as_slice(),
+    });
     let named = named_by_connection(&exchange.request);
     if exchange.request.has_case() {
         for (name, value) in exchange.request.case_header_iter() {
@@ -358,15 +361,15 @@ fn for_each_added(
     }
     add(&titled::X_REAL_IP, scratch);
 
-    // A trusted peer's own statement stands.
-    let state =
-        |name: &TitledName, value: &[u8], add: &mut dyn FnMut(&TitledName, &[u8])| match headers
-            .get(&name.name)
-            .filter(|_| connection.trusted)
-        {
-            Some(incoming) => add(name, incoming.as_bytes()),
-            None => add(name, value),
-        };
+    // A trusted peer's own statement stands; anybody else's is not even looked for.
+    let stated = |name: &HeaderName| match connection.trusted {
+        true => headers.get(name),
+        false => None,
+    };
+    let state = |name: &TitledName, value: &[u8], add: &mut dyn FnMut(&TitledName, &[u8])| {
+        let incoming = stated(&name.name).map(HeaderValue::as_bytes);
+        add(name, incoming.unwrap_or(value));
+    };
     let proto: &[u8] = if connection.is_tls() {
         b"https"
     } else {
@@ -394,10 +397,7 @@ fn for_each_added(
         .flatten()
         .and_then(|length| exchange.path().get(..length))
         .filter(|prefix| !matches!(*prefix, b"" | b"/"));
-    match headers
-        .get(&X_FORWARDED_PREFIX)
-        .filter(|_| connection.trusted)
-    {
+    match stated(&X_FORWARDED_PREFIX) {
         Some(incoming) => add(&titled::X_FORWARDED_PREFIX, incoming.as_bytes()),
         None => {
             if let Some(prefix) = stripped {

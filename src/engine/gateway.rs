@@ -425,19 +425,19 @@ impl Gateway {
         let downstream = session.as_downstream_mut();
         // Asked first: on HTTP/1 this fixes the body's framing, before the head is taken away.
         let empty = downstream.is_body_empty();
-        let length = downstream
-            .get_header(CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-        let body = if empty {
-            RequestBody::Absent
+        let (body, length) = if empty {
+            (RequestBody::Absent, Some(0))
         } else {
-            RequestBody::Streaming { length }
+            let length = downstream
+                .get_header(CONTENT_LENGTH)
+                .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+            (RequestBody::Streaming { length }, length)
         };
         let head_bytes = match downstream.as_http1() {
             Some(http1) => http1.get_headers_raw_bytes().len() as u64,
             None => 0,
         };
-        let connection = connection_of(session, head_bytes, if empty { Some(0) } else { length })?;
+        let connection = connection_of(session, head_bytes, length)?;
         if session.as_downstream().as_http1().is_some() {
             if self.draining.load(Ordering::Relaxed) {
                 session.set_keepalive(None);
@@ -488,7 +488,7 @@ impl Gateway {
         phases::rewrite(exchange)?;
         phases::find_route(exchange)?;
         phases::access(exchange, &mut SessionBody(session)).await?;
-        let choice = self.choose_driver(exchange);
+        let choice = self.choose_driver(session, exchange);
         if choice == DriverChoice::Exchange
             && matches!(exchange.request_body, RequestBody::Streaming { .. })
             && let Err(fault) = Box::pin(SessionBody(session).hold(exchange)).await
@@ -498,7 +498,14 @@ impl Gateway {
         Ok(choice)
     }
 
-    fn choose_driver(&self, exchange: &Exchange) -> DriverChoice {
+    fn choose_driver(&self, session: &Session, exchange: &Exchange) -> DriverChoice {
+        if forwarding::is_websocket_upgrade(&exchange.request) {
+            // Whatever is forced: Pingora's tunnel is only for clients that do not wait for their answer.
+            return match exchange::is_tunnel(session, exchange) {
+                true => DriverChoice::Exchange,
+                false => DriverChoice::Duplex,
+            };
+        }
         // What is held, or will be, only the exchange driver can send.
         let must_hold = matches!(exchange.request_body, RequestBody::Held(_))
             || phases::takes_part(exchange, Phases::MESSAGE);

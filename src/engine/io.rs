@@ -158,8 +158,9 @@ impl Io {
     }
 
     /// Could bytes of a further request have been handed out already?
-    pub(crate) fn may_have_read_ahead(&mut self) -> bool {
-        *self.delivered.get_mut() > *self.consumed.get_mut() || *self.consumed.get_mut() == UNKNOWN
+    pub(crate) fn may_have_read_ahead(&self) -> bool {
+        let consumed = self.consumed.load(Ordering::Relaxed);
+        consumed == UNKNOWN || self.delivered.load(Ordering::Relaxed) > consumed
     }
 
     /// Writes everything, past the session that owns this stream. Only between phases of the same task: the session
@@ -177,6 +178,34 @@ impl Io {
             data.advance(written);
         }
         Ok(())
+    }
+
+    /// Reads past the session. Only while the session is not reading, and after [`Io::may_have_read_ahead`] was false.
+    pub(crate) fn poll_read_shared(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.channel.lock().poll_read(cx, buf)
+    }
+
+    /// Writes past the session.
+    pub(crate) fn poll_write_shared(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.channel.lock().poll_write(cx, data)
+    }
+
+    /// Flushes past the session.
+    pub(crate) fn poll_flush_shared(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.channel.lock().poll_flush(cx)
+    }
+
+    /// Ends the sending side past the session.
+    pub(crate) fn poll_shutdown_shared(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.channel.lock().poll_shutdown(cx)
     }
 
     /// Writes the gateway's own answer instead of the session's.

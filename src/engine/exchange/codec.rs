@@ -162,6 +162,11 @@ impl UpstreamConnection {
         self.keep_alive && self.is_complete() && self.buffer.is_empty()
     }
 
+    /// The bare stream after a switch of protocols, with what was read behind the head.
+    pub(crate) fn into_parts(self) -> (UpstreamStream, Bytes) {
+        (self.stream, self.buffer.freeze())
+    }
+
     /// Gives up the buffer while the connection is idle.
     pub(crate) fn park(&mut self) {
         self.buffer = BytesMut::new();

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
@@ -288,6 +288,11 @@ fn put_head(
     }
     if framing == Framing::Chunked {
         wire.put_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // The head's own Connection field names the switch.
+        wire.put_slice(b"\r\n");
+        return;
     }
     wire.put_slice(if keep_alive {
         b"Connection: keep-alive\r\n\r\n".as_slice()

@@ -7,6 +7,7 @@
 pub(crate) mod codec;
 pub(crate) mod downstream;
 pub(crate) mod pool;
+mod tunnel;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::engine::exchange::codec::{CodecError, INTERIM_MAX, UpstreamConnection
 use crate::engine::exchange::downstream::Downstream;
 use crate::engine::exchange::pool::{Pool, PoolKey};
 use crate::engine::forwarding::{self, BodyFraming, Destination};
+use crate::engine::io::Io;
 use crate::engine::{connect, heads, phases};
 use crate::model::plan::Protocol;
 use crate::runtime::contract::Phases;
@@ -84,8 +86,24 @@ pub(crate) fn is_eligible(exchange: &Exchange, any_length: bool) -> bool {
     small
         && matches!(forward.plan.protocol, Protocol::Http | Protocol::Https)
         && (any_length || !request.headers.contains_key(EXPECT))
-        && !forwarding::is_websocket_upgrade(request)
-        && !grpc()
+        && !(exchange.http2 && grpc())
+}
+
+/// Does the request ask for a tunnel that this driver can carry? Not while bytes behind its head wait in the session.
+pub(crate) fn is_tunnel(session: &Session, exchange: &Exchange) -> bool {
+    let forward = exchange
+        .route
+        .as_ref()
+        .and_then(|route| route.forward.as_ref());
+    forward.is_some_and(|it| matches!(it.plan.protocol, Protocol::Http | Protocol::Https))
+        && !exchange.http2
+        && exchange.request_body == RequestBody::Absent
+        && stream_of(session).is_some_and(|io| !io.may_have_read_ahead())
+}
+
+/// The client's stream, on HTTP/1.
+fn stream_of(session: &Session) -> Option<&Io> {
+    session.as_downstream().stream()?.as_any().downcast_ref()
 }
 
 impl ExchangeDriver {
@@ -276,6 +294,9 @@ impl ExchangeDriver {
                 return Ok(head);
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                if forwarding::is_websocket_upgrade(&exchange.request) {
+                    return Ok(head);
+                }
                 return Err(
                     CodecError::Head("a switch of protocols nobody asked for".to_owned()).into(),
                 );
@@ -301,6 +322,10 @@ impl ExchangeDriver {
         exchange.timing.answered = Some(now);
         exchange.upstream_status = head.status.as_u16();
         exchange.response_source = ResponseSource::Upstream;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            Box::pin(self.switch(session, exchange, forward, connection, head)).await;
+            return Ok(());
+        }
         heads::drop_hop_by_hop(&mut head, false);
         head.remove_header(&TRANSFER_ENCODING);
         let read_timeout = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
@@ -390,6 +415,43 @@ impl ExchangeDriver {
         let limits = &exchange.snapshot.serving.plan.upstream_pool;
         self.pool.keep(key, connection, limits, now);
         Ok(())
+    }
+
+    /// Passes a switch of protocols on, and then bytes both ways.
+    async fn switch(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        forward: &Forward,
+        connection: UpstreamConnection,
+        mut head: Box<ResponseHeader>,
+    ) {
+        heads::drop_hop_by_hop(&mut head, true);
+        heads::insert_left_fields(exchange, &mut head);
+        phases::header_filter(exchange, &mut head);
+        heads::insert_gateway_headers(exchange, &mut head);
+        exchange.status = head.status.as_u16();
+        let method = exchange.request.method.clone();
+        let started =
+            Downstream::start(session, &mut head, &method, None, Bytes::new(), false).await;
+        session.set_keepalive(None);
+        exchange.response = Some(head);
+        match started {
+            Ok(downstream) => exchange.response_bytes = downstream.sent(),
+            Err(error) => return left(session, exchange, &error),
+        }
+        let Some(io) = stream_of(session) else { return };
+        let (upstream, early) = connection.into_parts();
+        let idle = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
+        match tunnel::run(io, upstream, early, idle).await {
+            Ok(carried) => {
+                exchange.request_bytes += carried.to_upstream;
+                exchange.response_bytes += carried.to_client;
+            }
+            Err(error) => {
+                tracing::debug!(request_id = %exchange.request_id, %error, "tunnel ended");
+            }
+        }
     }
 
     /// Reads the whole body, up to the limit for held messages.
