@@ -29,6 +29,11 @@ const QUEUE_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 /// Times a batch is run again because another node was faster.
 const CONFLICTS_MAX: usize = 16;
+/// Longest pause after the first lost race; it doubles with each further one, so that nodes that write at the same time
+/// do not keep getting in each other's way.
+const CONFLICT_PAUSE: Duration = Duration::from_micros(100);
+/// The longest pause of all.
+const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// How often a watch looks whether its control plane is gone.
 const WATCH_PATIENCE: Duration = Duration::from_millis(500);
 /// Between two attempts to put the stop behind a full queue.
@@ -342,7 +347,7 @@ impl<S: Entities> Writer<S> {
     }
 
     fn try_commit(&self, batch: &mut [Box<dyn Job<S>>]) -> Result<u64, String> {
-        for _ in 0..CONFLICTS_MAX {
+        for attempt in 0..CONFLICTS_MAX {
             let base = self.current.load_full();
             let moment = Moment {
                 now: SystemTime::now(),
@@ -366,6 +371,9 @@ impl<S: Entities> Writer<S> {
                 }
                 Err(StoreError::Conflict { .. }) => {
                     self.reload()?;
+                    let longest = (CONFLICT_PAUSE * (1 << attempt)).min(CONFLICT_PAUSE_MAX);
+                    // Random, or nodes in step would stay in step.
+                    std::thread::sleep(longest.mul_f64(rand::random()));
                 }
                 Err(error) => {
                     let reason = with_causes(&error);
