@@ -4,8 +4,8 @@
 //! there, or returns to let Pingora's proxy path (the duplex driver) do it. See [`crate::engine::phases`].
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -38,6 +38,10 @@ use crate::runtime::snapshot::Snapshot;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most that is reserved at once for a body of announced length, in bytes.
 const RESERVED_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What a session holds in place of the head that was taken out. Copying it costs less than building one.
+static STAND_IN: LazyLock<Option<RequestHeader>> =
+    LazyLock::new(|| RequestHeader::build_no_case("GET", b"/", Some(0)).ok());
 
 /// Which driver every request takes, for tests that run through both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -448,13 +452,13 @@ impl Gateway {
                 .set_total_drain_timeout(Some(DRAIN_TIMEOUT));
         }
         let head = session.as_downstream_mut().req_header_mut();
-        let stand_in = RequestHeader::build_no_case(head.method.clone(), b"/", Some(0)).ok()?;
-        let version = head.version;
-        let mut request = Box::new(std::mem::replace(head, stand_in));
-        head.set_version(version);
-        if request.version != version {
-            request.set_version(version);
+        // The session goes on asking for method and version.
+        let mut stand_in = STAND_IN.as_ref()?.clone();
+        if head.method != stand_in.method {
+            stand_in.set_method(head.method.clone());
         }
+        stand_in.set_version(head.version);
+        let mut request = Box::new(std::mem::replace(head, stand_in));
         if session.as_downstream().is_http2() {
             join_cookies(&mut request);
         }
