@@ -9,7 +9,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | 6 | `cli`, `app` |
-//! | 5 | `admin`, `sources` |
+//! | 5 | `admin` |
 //! | 4 | `engine`, `plugins`, `control` |
 //! | 3 | `dialects`, `runtime` |
 //! | 2 | `model`, `settings` |
@@ -28,4 +28,3 @@ pub mod model;
 pub mod plugins;
 pub mod runtime;
 pub mod settings;
-pub mod sources;

@@ -1,1 +1,0 @@
-//! Where configuration comes from besides the Admin API.
