@@ -1,4 +1,4 @@
-//! The duplex driver: Pingora's own proxy path, for large uploads, upgrades, 100-continue and gRPC.
+//! The duplex driver: Pingora's own proxy path, for large uploads, 100-continue and gRPC.
 //!
 //! What Pingora's hooks need beyond the shared phases: the peer, its options, and the mapping of errors to faults.
 
@@ -116,11 +116,7 @@ pub(crate) fn fault(error: &Error) -> Fault {
 /// May a failed try be repeated? Never once a response has begun; after the request was written only for methods that
 /// may be sent twice.
 pub(crate) fn may_retry(exchange: &Exchange, sent: bool) -> bool {
-    let Some(forward) = exchange
-        .route
-        .as_ref()
-        .and_then(|route| route.forward.as_ref())
-    else {
+    let Some(forward) = exchange.forward() else {
         return false;
     };
     let within_limit = exchange.tries.len() <= usize::from(forward.plan.retries);
@@ -130,7 +126,7 @@ pub(crate) fn may_retry(exchange: &Exchange, sent: bool) -> bool {
 
 /// How long an upgraded connection may stay silent.
 pub(crate) fn tunnel_timeout(exchange: &Exchange) -> Option<Duration> {
-    let forward = exchange.route.as_ref()?.forward.as_ref()?;
+    let forward = exchange.forward()?;
     Some(Duration::from_millis(u64::from(
         forward.plan.read_timeout_ms,
     )))

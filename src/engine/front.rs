@@ -10,7 +10,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -79,14 +78,7 @@ impl Front {
             None
         };
         let refuse = Arc::clone(&self.refuse);
-        let io = Io::new(
-            connection,
-            channel,
-            Bytes::new(),
-            Some(alpn),
-            digest,
-            refuse,
-        );
+        let io = Io::new(connection, channel, Some(alpn), digest, refuse);
         if http2 {
             self.proxy.process_new(Box::new(io), &shutdown).await;
             return Ok(());

@@ -180,11 +180,11 @@ impl ProxyHttp for Gateway {
         digest: Option<&Digest>,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        let route = ctx
+        match ctx
             .exchange
             .as_ref()
-            .and_then(|exchange| exchange.route.as_ref());
-        match route.and_then(|route| route.forward.as_ref()) {
+            .and_then(|exchange| exchange.forward())
+        {
             Some(forward) => duplex::check_peer(forward, digest),
             None => Ok(()),
         }
@@ -394,10 +394,7 @@ impl ProxyHttp for Gateway {
         let downstream = session.as_downstream();
         exchange.request_bytes += downstream.body_bytes_read() as u64;
         if exchange.response_bytes == 0 {
-            let io = downstream
-                .stream()
-                .and_then(|stream| stream.as_any().downcast_ref::<Io>());
-            exchange.response_bytes = match io {
+            exchange.response_bytes = match Io::under(session) {
                 Some(io) => io.written(),
                 None => downstream.body_bytes_sent() as u64,
             };
@@ -474,11 +471,7 @@ impl Gateway {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<DriverChoice, Box<LocalResponse>> {
-        let io = session
-            .as_downstream()
-            .stream()
-            .and_then(|stream| stream.as_any().downcast_ref::<Io>());
-        let repaired = if io.is_some_and(Io::is_line_broken) {
+        let repaired = if Io::under(session).is_some_and(Io::is_line_broken) {
             Some("a space in the request target")
         } else if exchange.request.headers.contains_key(TRANSFER_ENCODING)
             && let Some(http1) = session.as_downstream().as_http1()
@@ -582,13 +575,11 @@ impl BodySource for SessionBody<'_> {
 
 /// The facts of the session's connection; tells the stream that the head was read.
 fn connection_of(session: &Session, head_bytes: u64, body: Option<u64>) -> Option<Arc<Connection>> {
-    let downstream = session.as_downstream();
-    if let Some(stream) = downstream.stream() {
-        let io = stream.as_any().downcast_ref::<Io>()?;
+    if let Some(io) = Io::under(session) {
         io.request_began(head_bytes, body);
         return Some(Arc::clone(&io.connection));
     }
-    let digest = downstream.digest()?.proxy_digest.as_ref()?;
+    let digest = session.as_downstream().digest()?.proxy_digest.as_ref()?;
     let facts = digest.user_data.as_ref()?;
     facts.downcast_ref::<Arc<Connection>>().cloned()
 }

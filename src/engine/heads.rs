@@ -165,9 +165,7 @@ fn for_each_gateway_header(
 fn put_via(exchange: &Exchange, head: &ResponseHeader, add: &mut impl FnMut(&TitledName, &[u8])) {
     let headers = &exchange.snapshot.serving.headers;
     let upstream_is_http2 = exchange
-        .route
-        .as_ref()
-        .and_then(|route| route.forward.as_ref())
+        .forward()
         .is_some_and(|forward| forward.plan.protocol.is_grpc());
     let own = if upstream_is_http2 {
         &headers.via_http2

@@ -23,6 +23,7 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora_core::tls::tokio_ssl::SslStream;
+use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -38,8 +39,6 @@ pub(crate) type Refuse = Arc<dyn Fn(&Connection, u16) -> Bytes + Send + Sync>;
 pub(crate) struct Io {
     pub(crate) connection: Arc<Connection>,
     channel: Mutex<Channel>,
-    /// Bytes read while deciding what the connection speaks; handed out first.
-    prefix: Bytes,
     alpn: Option<ALPN>,
     /// Carries the connection's facts to HTTP/2 streams, which do not see this type.
     proxy_digest: Option<Arc<ProxyDigest>>,
@@ -92,7 +91,6 @@ impl Io {
     pub(crate) fn new(
         connection: Arc<Connection>,
         channel: Channel,
-        prefix: Bytes,
         alpn: Option<ALPN>,
         proxy_digest: Option<Arc<ProxyDigest>>,
         refuse: Refuse,
@@ -101,7 +99,6 @@ impl Io {
         Self {
             connection,
             channel: Mutex::new(channel),
-            prefix,
             alpn,
             proxy_digest,
             id,
@@ -115,11 +112,13 @@ impl Io {
         }
     }
 
+    /// The stream under a session; none under HTTP/2, whose streams do not show it.
+    pub(crate) fn under(session: &Session) -> Option<&Self> {
+        session.as_downstream().stream()?.as_any().downcast_ref()
+    }
+
     /// Waits until the client has sent something (or left). No buffer is held meanwhile.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
-        if !self.prefix.is_empty() {
-            return Ok(());
-        }
         match self.channel.get_mut() {
             Channel::Plain(stream) => stream.readable().await,
             Channel::Tls(stream) if stream.ssl().pending() > 0 => Ok(()),
@@ -277,12 +276,7 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        if this.prefix.is_empty() {
-            std::task::ready!(this.channel.get_mut().poll_read(cx, buf))?;
-        } else {
-            let length = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix.split_to(length));
-        }
+        std::task::ready!(this.channel.get_mut().poll_read(cx, buf))?;
         let new = buf.filled().get(before..).unwrap_or_default();
         *this.delivered.get_mut() += new.len() as u64;
         this.line.watch(new);

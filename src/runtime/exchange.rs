@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use crate::runtime::connection::Connection;
 use crate::runtime::matched::{Captures, MatchedPath};
 use crate::runtime::pipeline::Instance;
-use crate::runtime::snapshot::{Credential, Principal, Route, Snapshot};
+use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
 use crate::runtime::titled::TitledName;
 
 /// A request, what is known of it, and what has been decided.
@@ -312,6 +312,11 @@ impl Exchange {
             .and_then(|value| value.to_str().ok())
             .or_else(|| self.request.uri.authority().map(|a| a.as_str()))
             .unwrap_or_default()
+    }
+
+    /// Where the matched route leads.
+    pub fn forward(&self) -> Option<&Arc<Forward>> {
+        self.route.as_ref()?.forward.as_ref()
     }
 
     /// Edits of method, path, query and host; made on first use.

@@ -207,11 +207,7 @@ impl Downstream {
         mut wire: BytesMut,
         rest: Option<(Bytes, &'static [u8])>,
     ) -> Result<()> {
-        let io = session
-            .as_downstream()
-            .stream()
-            .and_then(|stream| stream.as_any().downcast_ref::<Io>());
-        let Some(io) = io else {
+        let Some(io) = Io::under(session) else {
             return pingora_error::Error::e_explain(
                 ErrorType::InternalError,
                 "not on a gateway stream",
