@@ -63,11 +63,7 @@ struct Answered {
 
 /// Can the exchange driver take this request? `any_length`: its body will be held however long it is.
 pub(crate) fn is_eligible(exchange: &Exchange, any_length: bool) -> bool {
-    let Some(forward) = exchange
-        .route
-        .as_ref()
-        .and_then(|route| route.forward.as_ref())
-    else {
+    let Some(forward) = exchange.forward() else {
         return false;
     };
     let request = &exchange.request;
@@ -91,19 +87,11 @@ pub(crate) fn is_eligible(exchange: &Exchange, any_length: bool) -> bool {
 
 /// Does the request ask for a tunnel that this driver can carry? Not while bytes behind its head wait in the session.
 pub(crate) fn is_tunnel(session: &Session, exchange: &Exchange) -> bool {
-    let forward = exchange
-        .route
-        .as_ref()
-        .and_then(|route| route.forward.as_ref());
+    let forward = exchange.forward();
     forward.is_some_and(|it| matches!(it.plan.protocol, Protocol::Http | Protocol::Https))
         && !exchange.http2
         && exchange.request_body == RequestBody::Absent
-        && stream_of(session).is_some_and(|io| !io.may_have_read_ahead())
-}
-
-/// The client's stream, on HTTP/1.
-fn stream_of(session: &Session) -> Option<&Io> {
-    session.as_downstream().stream()?.as_any().downcast_ref()
+        && Io::under(session).is_some_and(|io| !io.may_have_read_ahead())
 }
 
 impl ExchangeDriver {
@@ -198,8 +186,9 @@ impl ExchangeDriver {
             let outcome = self
                 .ask(session, exchange, destination, &mut connection, body)
                 .await;
+            let repeatable = is_idempotent(forwarding::upstream_method(exchange));
             let stale = reused
-                && is_idempotent(&exchange.request.method)
+                && repeatable
                 && matches!(&outcome, Err(AskError::Codec(error)) if is_stale(error));
             match outcome {
                 Ok(head) => {
@@ -219,7 +208,7 @@ impl ExchangeDriver {
                     let cause = format!("upstream {}: {what} timed out", key.address);
                     let fault =
                         Fault::transport(StatusCode::GATEWAY_TIMEOUT, Blame::Upstream, cause);
-                    let retry = is_idempotent(forwarding::upstream_method(exchange));
+                    let retry = repeatable;
                     return Err(Failure::Fault { fault, retry });
                 }
                 Err(AskError::Codec(error)) => {
@@ -227,7 +216,7 @@ impl ExchangeDriver {
                     // A response that could not be understood was received: another endpoint may not be asked.
                     let retry =
                         matches!(error, CodecError::Io(_) | CodecError::ClosedBeforeResponse)
-                            && is_idempotent(forwarding::upstream_method(exchange));
+                            && repeatable;
                     let fault = Fault::transport(StatusCode::BAD_GATEWAY, Blame::Upstream, cause);
                     return Err(Failure::Fault { fault, retry });
                 }
@@ -323,6 +312,13 @@ impl ExchangeDriver {
         exchange.upstream_status = head.status.as_u16();
         exchange.response_source = ResponseSource::Upstream;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            if Io::under(session).is_some_and(Io::may_have_read_ahead) {
+                // The watch for a client that leaves has taken a byte that now belongs to the tunnel.
+                let cause = "data was sent before the switch of protocols was answered";
+                let fault = Fault::transport(StatusCode::BAD_REQUEST, Blame::Client, cause);
+                session.set_keepalive(None);
+                return Err(phases::answer(exchange, &fault));
+            }
             Box::pin(self.switch(session, exchange, forward, connection, head)).await;
             return Ok(());
         }
@@ -440,7 +436,7 @@ impl ExchangeDriver {
             Ok(downstream) => exchange.response_bytes = downstream.sent(),
             Err(error) => return left(session, exchange, &error),
         }
-        let Some(io) = stream_of(session) else { return };
+        let Some(io) = Io::under(session) else { return };
         let (upstream, early) = connection.into_parts();
         let idle = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
         match tunnel::run(io, upstream, early, idle).await {

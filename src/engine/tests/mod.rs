@@ -357,6 +357,46 @@ async fn carries_tunnels_after_a_switch_of_protocols() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loses_nothing_of_clients_that_do_not_wait_for_the_switch() {
+    // Answers the handshake when it is told to, and then echoes.
+    let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = origin.local_addr().unwrap();
+    let (reached, mut handshakes) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = origin.accept().await {
+            let mut head = vec![0; 4096];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
+            let (answer, answers) = tokio::sync::oneshot::channel::<()>();
+            reached.send(answer).await.unwrap();
+            answers.await.unwrap();
+            let head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                Connection: Upgrade\r\n\r\n";
+            // The gateway may have closed the connection already.
+            let _ = stream.write_all(head).await;
+            let (mut from, mut to) = stream.split();
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        }
+    });
+    let rig = Setup::to(&[address]).start().await;
+    for _ in 0..50 {
+        let mut client = TcpStream::connect(rig.address).await.unwrap();
+        let request = b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nSec-WebSocket-Key: k\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let answer = handshakes.recv().await.unwrap();
+        client.write_all(b"early").await.unwrap();
+        answer.send(()).unwrap();
+        // Refused, or carried whole, as the bytes come before or after the answer; never in part.
+        client.shutdown().await.unwrap();
+        let mut seen = String::new();
+        let _ = client.read_to_string(&mut seen).await;
+        let refused = seen.is_empty() || seen.starts_with("HTTP/1.1 400");
+        assert!(refused || seen.ends_with("\r\n\r\nearly"), "{seen}");
+    }
+    rig.stop().await;
+}
+
 /// Works on whole messages: sets a header from the body and replaces the body.
 struct Reverse;
 
