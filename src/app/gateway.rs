@@ -382,6 +382,7 @@ fn empty_snapshot(settings: &Settings, files: &Files) -> anyhow::Result<Snapshot
         global_pipeline: Arc::new(Pipeline::default()),
         directory: Default::default(),
         certificates: CertificateTable::new(files.default_certificate.clone()),
+        forwards: imbl::OrdMap::new(),
         clusters: imbl::OrdMap::new(),
         serving,
         renderer,

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::model::plan::HashInput;
 use crate::runtime::cluster::{Cluster, Picked};
 use crate::runtime::exchange::{Exchange, ResponseField, Try, TryFailure};
-use crate::runtime::fault::{Blame, Fault, NoEndpoint};
+use crate::runtime::fault::{Blame, Fault, FaultKind, NoEndpoint};
 use crate::runtime::snapshot::Forward;
 use crate::runtime::titled::TitledName;
 
@@ -55,6 +55,7 @@ pub(crate) fn give_up(exchange: &mut Exchange, code: u16) {
 fn no_endpoint(exchange: &mut Exchange, reason: &NoEndpoint) -> Fault {
     exchange.timing.forwarded.get_or_insert_with(Instant::now);
     let fault = exchange.snapshot.renderer.no_endpoint(reason);
+    let fault = fault.kind(FaultKind::NoEndpoint);
     match reason {
         NoEndpoint::Resolver(cause) if fault.cause.is_none() => fault.cause(cause.clone()),
         _ => fault,
@@ -172,4 +173,5 @@ pub(crate) fn connect_fault(address: SocketAddr, timed_out: bool, cause: &str) -
         Blame::Upstream,
         format!("upstream {address}: {cause}"),
     )
+    .kind(FaultKind::Connect)
 }

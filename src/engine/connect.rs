@@ -12,7 +12,7 @@ use crate::engine::balance::connect_fault;
 use crate::engine::exchange::codec::UpstreamStream;
 use crate::engine::forwarding::{self, Destination};
 use crate::runtime::exchange::Exchange;
-use crate::runtime::fault::Fault;
+use crate::runtime::fault::{Fault, FaultKind};
 
 /// What the exchange driver speaks.
 const HTTP1_ALPN: &[u8] = b"\x08http/1.1";
@@ -38,6 +38,7 @@ pub(crate) async fn connect(
         };
         let failed = |cause: &dyn std::fmt::Display| {
             connect_fault(address, false, &format!("TLS handshake failed: {cause}"))
+                .kind(FaultKind::TlsHandshake)
         };
         let name = server_name(exchange, destination);
         let ssl = tls

@@ -14,7 +14,7 @@ use crate::engine::connect;
 use crate::engine::forwarding::{self, Destination};
 use crate::model::plan::Protocol;
 use crate::runtime::exchange::Exchange;
-use crate::runtime::fault::{Blame, Fault};
+use crate::runtime::fault::{Blame, Fault, FaultKind};
 use crate::runtime::snapshot::Forward;
 
 /// Concurrent streams on one HTTP/2 connection to an upstream.
@@ -110,7 +110,34 @@ pub(crate) fn fault(error: &Error) -> Fault {
         ) => StatusCode::GATEWAY_TIMEOUT,
         (_, Blame::Upstream) => StatusCode::BAD_GATEWAY,
     };
-    Fault::transport(status, blame, error.to_string())
+    Fault::transport(status, blame, error.to_string()).kind(kind_of(error, blame))
+}
+
+fn kind_of(error: &Error, blame: Blame) -> FaultKind {
+    if blame != Blame::Upstream {
+        return FaultKind::Other;
+    }
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => FaultKind::UpstreamTimeout,
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError => FaultKind::TlsHandshake,
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::BindError
+        | ErrorType::SocketError
+        | ErrorType::ConnectProxyFailure => FaultKind::Connect,
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
+            FaultKind::UpstreamClosed
+        }
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::H2Error => {
+            FaultKind::UpstreamMalformed
+        }
+        _ => FaultKind::Other,
+    }
 }
 
 /// May a failed try be repeated? Never once a response has begun; after the request was written only for methods that

@@ -110,11 +110,12 @@ pub(crate) fn put_upstream_target(
     destination: &Destination<'_>,
     into: &mut Vec<u8>,
 ) {
-    match exchange
-        .edits
-        .as_ref()
-        .and_then(|edits| edits.path.as_deref())
-    {
+    let edits = exchange.edits.as_deref();
+    if let Some(target) = edits.and_then(|edits| edits.target.as_deref()) {
+        into.extend_from_slice(target);
+        return;
+    }
+    match edits.and_then(|edits| edits.path.as_deref()) {
         Some(path) => path::encode_into(into, path),
         None => {
             let route = &destination.route.plan;
@@ -270,6 +271,19 @@ fn put_field(into: &mut BytesMut, name: &[u8], value: &[u8]) {
 fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
     let headers = &exchange.snapshot.serving.headers;
     let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
+    if has_fields_as_given(exchange) {
+        return match name.len() {
+            2 => is(&TE),
+            4 => is(&HOST),
+            6 => is(&EXPECT),
+            7 => is(&UPGRADE),
+            10 => is(&CONNECTION) || is(&KEEP_ALIVE),
+            14 => is(&CONTENT_LENGTH),
+            17 => is(&TRANSFER_ENCODING),
+            // Proxy-Authorization and the like speak of the hop that ends here.
+            _ => is(&PROXY) || starts_with_proxy(name),
+        } || named.iter().any(is);
+    }
     // By length first: most fields are none of these.
     let own = match name.len() {
         2 => is(&TE),
@@ -297,6 +311,16 @@ fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
         .as_ref()
         .is_some_and(|other| other.title.len() == name.len() && is(&other.name))
         || named.iter().any(is)
+}
+
+fn starts_with_proxy(name: &[u8]) -> bool {
+    name.get(..6)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"proxy-"))
+}
+
+fn has_fields_as_given(exchange: &Exchange) -> bool {
+    let edits = exchange.edits.as_deref();
+    edits.is_some_and(|edits| edits.fields_as_given)
 }
 
 fn named_by_connection(request: &RequestHeader) -> Named {
@@ -336,6 +360,9 @@ fn for_each_added(
     scratch: &mut Vec<u8>,
     mut add: impl FnMut(&TitledName, &[u8]),
 ) {
+    if has_fields_as_given(exchange) {
+        return;
+    }
     let connection = &exchange.connection;
     let headers = &exchange.request.headers;
     let serving = &exchange.snapshot.serving;

@@ -30,7 +30,7 @@ use crate::runtime::cluster::Picked;
 use crate::runtime::connection::Connection;
 use crate::runtime::contract::Phases;
 use crate::runtime::exchange::{Exchange, RequestBody, ResponseSource};
-use crate::runtime::fault::{Blame, Fault, LocalResponse};
+use crate::runtime::fault::{Blame, Fault, FaultKind, LocalResponse};
 use crate::runtime::node::Node;
 use crate::runtime::snapshot::Snapshot;
 
@@ -71,6 +71,8 @@ pub(crate) struct RequestState {
     sent: bool,
     /// Why the request cannot be proxied, when a hook found out.
     fault: Option<Fault>,
+    /// What a step answers instead of the upstream.
+    instead: Option<Box<LocalResponse>>,
     /// Request body bytes seen by the duplex driver.
     body_bytes: u64,
     filters_body: bool,
@@ -95,6 +97,7 @@ impl ProxyHttp for Gateway {
             picked: None,
             sent: false,
             fault: None,
+            instead: None,
             body_bytes: 0,
             filters_body: false,
         }
@@ -144,9 +147,10 @@ impl ProxyHttp for Gateway {
         let Some(route) = exchange.route.clone() else {
             return Error::e_explain(ErrorType::InternalError, "no route");
         };
-        let Some(forward) = &route.forward else {
+        let Some(forward) = exchange.forward().cloned() else {
             return Error::e_explain(ErrorType::InternalError, "no forward");
         };
+        let forward = &forward;
         ctx.sent = false;
         ctx.body_bytes = 0;
         let picked = match balance::pick(exchange, forward, &ctx.tried).await {
@@ -203,7 +207,7 @@ impl ProxyHttp for Gateway {
         let Some(route) = &exchange.route else {
             return Error::e_explain(ErrorType::InternalError, "no route");
         };
-        let Some(forward) = &route.forward else {
+        let Some(forward) = exchange.forward() else {
             return Error::e_explain(ErrorType::InternalError, "no forward");
         };
         let destination = Destination {
@@ -231,7 +235,8 @@ impl ProxyHttp for Gateway {
         if limit > 0 && ctx.body_bytes > limit && !upgraded {
             let status = StatusCode::PAYLOAD_TOO_LARGE;
             let cause = format!("request body exceeds the limit of {limit} bytes");
-            ctx.fault = Some(Fault::transport(status, Blame::Client, cause));
+            let fault = Fault::transport(status, Blame::Client, cause);
+            ctx.fault = Some(fault.kind(FaultKind::RequestTooLarge));
             return Error::e_explain(ErrorType::HTTPStatus(status.as_u16()), "body too large");
         }
         Ok(())
@@ -254,6 +259,13 @@ impl ProxyHttp for Gateway {
         exchange.upstream_status = upstream_response.status.as_u16();
         exchange.response_source = ResponseSource::Upstream;
         heads::drop_hop_by_hop(upstream_response, switching);
+        if phases::takes_part(exchange, Phases::RESPONSE_HEAD)
+            && let Err(local) = phases::response_head(exchange, upstream_response).await
+        {
+            let status = local.status.as_u16();
+            ctx.instead = Some(local);
+            return Error::e_explain(ErrorType::HTTPStatus(status), "answered instead");
+        }
         heads::insert_left_fields(exchange, upstream_response);
         phases::header_filter(exchange, upstream_response);
         heads::insert_gateway_headers(exchange, upstream_response);
@@ -359,18 +371,27 @@ impl ProxyHttp for Gateway {
         e: &Error,
         ctx: &mut Self::CTX,
     ) -> FailToProxy {
+        let instead = ctx.instead.take();
         let fault = ctx.fault.take().unwrap_or_else(|| duplex::fault(e));
-        let code = fault.status.as_u16();
+        let code = match &instead {
+            Some(local) => local.status.as_u16(),
+            None => fault.status.as_u16(),
+        };
         let Some(exchange) = ctx.exchange.as_deref_mut() else {
             return FailToProxy {
                 error_code: code,
                 can_reuse_downstream: false,
             };
         };
-        if fault.blame == Blame::Client && *e.esource() == pingora_error::ErrorSource::Downstream {
+        let left =
+            fault.blame == Blame::Client && *e.esource() == pingora_error::ErrorSource::Downstream;
+        if left && instead.is_none() {
             exchange.status = CLIENT_LEFT;
         } else if session.response_written().is_none() {
-            let local = phases::answer(exchange, &fault);
+            let local = match instead {
+                Some(local) => local,
+                None => phases::failed(exchange, &fault).await,
+            };
             // Pingora closes the connection after this, whatever is said here.
             session.set_keepalive(None);
             if let Err(error) = respond::send(session, exchange, *local).await {
@@ -488,9 +509,9 @@ impl Gateway {
         let choice = self.choose_driver(session, exchange);
         if choice == DriverChoice::Exchange
             && matches!(exchange.request_body, RequestBody::Streaming { .. })
-            && let Err(fault) = Box::pin(SessionBody(session).hold(exchange)).await
+            && let Err(fault) = Box::pin(SessionBody(session).hold(exchange, None)).await
         {
-            return Err(phases::answer(exchange, &fault));
+            return Err(phases::failed(exchange, &fault).await);
         }
         Ok(choice)
     }
@@ -505,7 +526,7 @@ impl Gateway {
         }
         // What is held, or will be, only the exchange driver can send.
         let must_hold = matches!(exchange.request_body, RequestBody::Held(_))
-            || phases::takes_part(exchange, Phases::MESSAGE);
+            || phases::holds_response(exchange);
         match self.forced {
             Some(ForcedDriver::Duplex) if !must_hold => DriverChoice::Duplex,
             forced if exchange::is_eligible(exchange, forced.is_some() || must_hold) => {
@@ -527,12 +548,12 @@ enum DriverChoice {
 struct SessionBody<'a>(&'a mut Session);
 
 impl BodySource for SessionBody<'_> {
-    async fn hold(&mut self, exchange: &mut Exchange) -> Result<(), Fault> {
+    async fn hold(&mut self, exchange: &mut Exchange, bytes_max: Option<u64>) -> Result<(), Fault> {
         let RequestBody::Streaming { length } = exchange.request_body else {
             return Ok(());
         };
         let plan = &exchange.snapshot.serving.plan;
-        let held_max = plan.held_body_bytes_max as u64;
+        let held_max = bytes_max.unwrap_or(plan.held_body_bytes_max as u64);
         let limit = match plan.request_body_bytes_max {
             0 => held_max,
             limit => limit.min(held_max),
@@ -540,6 +561,7 @@ impl BodySource for SessionBody<'_> {
         let too_large = || {
             let cause = format!("request body exceeds {limit} bytes, the limit for held bodies");
             Fault::transport(StatusCode::PAYLOAD_TOO_LARGE, Blame::Client, cause)
+                .kind(FaultKind::RequestTooLarge)
         };
         if length.is_some_and(|length| length > limit) {
             return Err(too_large());
@@ -615,7 +637,8 @@ fn retry_if_allowed(ctx: &mut RequestState, error: &mut Error, sent: bool) {
         return;
     };
     let client = *error.esource() == pingora_error::ErrorSource::Downstream;
-    if client || ctx.fault.is_some() || !duplex::may_retry(exchange, sent) {
+    let settled = ctx.fault.is_some() || ctx.instead.is_some();
+    if client || settled || !duplex::may_retry(exchange, sent) {
         error.set_retry(false);
         return;
     }

@@ -153,7 +153,7 @@ fn for_each_gateway_header(
         if let Some(name) = &route.plan.name {
             add(&debug.route_name, name.as_bytes());
         }
-        if let Some(forward) = &route.forward {
+        if let Some(forward) = exchange.forward() {
             add(&debug.forward_id, forward.plan.id.to_string().as_bytes());
             if let Some(name) = &forward.plan.name {
                 add(&debug.forward_name, name.as_bytes());

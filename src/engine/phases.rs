@@ -19,7 +19,7 @@ use crate::model::plan::{Protocol, ProtocolSet};
 use crate::model::route;
 use crate::runtime::connection::Connection;
 use crate::runtime::contract::{Flow, Phases, ProtocolProblem};
-use crate::runtime::exchange::{Exchange, RequestBody, RequestId, ResponseSource};
+use crate::runtime::exchange::{Exchange, RequestBody, RequestId, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, LocalResponse};
 use crate::runtime::path;
 use crate::runtime::pipeline::{Instance, Pipeline};
@@ -41,8 +41,8 @@ pub(crate) type Step = Result<(), Box<LocalResponse>>;
 
 /// Where a body can be read from, whatever the session is.
 pub(crate) trait BodySource {
-    /// Holds the request body in the exchange, up to the limit.
-    async fn hold(&mut self, exchange: &mut Exchange) -> Result<(), Fault>;
+    /// Holds the request body in the exchange, up to `bytes_max` or else the usual limit.
+    async fn hold(&mut self, exchange: &mut Exchange, bytes_max: Option<u64>) -> Result<(), Fault>;
 }
 
 /// An exchange for a request that has just arrived.
@@ -159,12 +159,49 @@ pub(crate) async fn access<S: BodySource>(exchange: &mut Exchange, source: &mut 
         exchange.chosen.push(Arc::clone(instance));
     }
     outcome?;
-    if route.forward.is_none() {
+    if exchange.forward().is_none() {
         let snapshot = Arc::clone(&exchange.snapshot);
         let fault = snapshot.renderer.unforwarded(exchange);
         return Err(answer(exchange, &fault));
     }
     Ok(())
+}
+
+/// Shows the head of the upstream's response to the instances that have to wait for something before it is passed on.
+pub(crate) async fn response_head(exchange: &mut Exchange, head: &mut ResponseHeader) -> Step {
+    for index in 0..exchange.chosen.len() {
+        let Some(instance) = exchange.chosen.get(index) else {
+            break;
+        };
+        if instance.phases.has(Phases::RESPONSE_HEAD) {
+            let instance = Arc::clone(instance);
+            let flow = instance.plugin.response_head(exchange, head).await;
+            conclude(exchange, flow)?;
+        }
+    }
+    Ok(())
+}
+
+/// Is the upstream's response held whole before it is passed on?
+pub(crate) fn holds_response(exchange: &Exchange) -> bool {
+    exchange.response_holding != ResponseHolding::Never && takes_part(exchange, Phases::MESSAGE)
+}
+
+/// The answer to a fault that the gateway ran into by itself: an instance's own, or the dialect's.
+pub(crate) async fn failed(exchange: &mut Exchange, fault: &Fault) -> Box<LocalResponse> {
+    for index in 0..exchange.chosen.len() {
+        let Some(instance) = exchange.chosen.get(index) else {
+            break;
+        };
+        if instance.phases.has(Phases::FAULT) {
+            let instance = Arc::clone(instance);
+            if let Some(local) = instance.plugin.fault(exchange, fault).await {
+                tell(exchange, fault);
+                return Box::new(local);
+            }
+        }
+    }
+    answer(exchange, fault)
 }
 
 /// Runs header_filter for the instances chosen.
@@ -231,6 +268,13 @@ pub(crate) fn log(exchange: &Exchange) {
 
 /// The dialect's response to a fault; the cause goes to the log.
 pub(crate) fn answer(exchange: &mut Exchange, fault: &Fault) -> Box<LocalResponse> {
+    tell(exchange, fault);
+    let renderer = Arc::clone(&exchange.snapshot.renderer);
+    Box::new(renderer.fault(fault, exchange))
+}
+
+/// Logs a fault's cause.
+fn tell(exchange: &Exchange, fault: &Fault) {
     if let Some(cause) = &fault.cause {
         let upstream = exchange.tries.last().map(|attempt| attempt.address);
         match fault.blame {
@@ -244,8 +288,6 @@ pub(crate) fn answer(exchange: &mut Exchange, fault: &Fault) -> Box<LocalRespons
             ),
         }
     }
-    let renderer = Arc::clone(&exchange.snapshot.renderer);
-    Box::new(renderer.fault(fault, exchange))
 }
 
 /// For requests without a route, or refused by it: the global instances run their response phases.
@@ -265,8 +307,16 @@ async fn run_access<S: BodySource>(
 ) -> Step {
     if instance.needs.request_body
         && matches!(exchange.request_body, RequestBody::Streaming { .. })
-        && let Err(fault) = Box::pin(source.hold(exchange)).await
+        && let limit = instance.plugin.request_body_bytes_max()
+        && let Err(fault) = Box::pin(source.hold(exchange, limit)).await
     {
+        // Not chosen yet, but the only one that can know.
+        if instance.phases.has(Phases::FAULT)
+            && let Some(local) = instance.plugin.fault(exchange, &fault).await
+        {
+            tell(exchange, &fault);
+            return Err(Box::new(local));
+        }
         return Err(answer(exchange, &fault));
     }
     if instance.phases.has(Phases::ACCESS) {

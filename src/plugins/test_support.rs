@@ -90,7 +90,7 @@ impl Message {
 
 /// What a snapshot is made of.
 pub(crate) struct World {
-    pub(crate) live: Live,
+    pub(crate) live: Arc<Live>,
     directory: Directory,
     route: Arc<Route>,
 }
@@ -137,7 +137,7 @@ impl World {
             forward: Some(Arc::new(forward)),
         };
         Self {
-            live: Live::default(),
+            live: Arc::default(),
             directory: Directory::default(),
             route: Arc::new(route),
         }
@@ -236,8 +236,11 @@ impl World {
         entry: &PluginEntry,
         plan: &Arc<InstancePlan>,
     ) -> Result<Arc<dyn Plugin>, String> {
+        let serving = Arc::new(Serving::link(serving()).unwrap());
         let context = LinkContext {
             live: &self.live,
+            resolver: &resolver(),
+            serving: &serving,
             prefix: Path::new("."),
         };
         (entry.link)(plan, &context)
@@ -258,6 +261,7 @@ impl World {
             global_pipeline: Arc::new(Pipeline::default()),
             directory: self.directory.clone(),
             certificates: CertificateTable::new(None),
+            forwards: imbl::OrdMap::new(),
             clusters: imbl::OrdMap::new(),
             serving: Arc::new(Serving::link(serving()).unwrap()),
             renderer: Arc::new(KongRenderer::new(
@@ -297,14 +301,19 @@ fn filled(entry: &PluginEntry, config: Value) -> (Value, Value) {
     (config, errors)
 }
 
-/// A cluster of one address. It asks for no name, so the resolver's runtime may end at once.
-fn cluster(id: Uuid) -> Arc<Cluster> {
+/// Nobody asks it for a name, so its runtime may end at once.
+fn resolver() -> Arc<Resolver> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let resolver = Resolver::start(ResolverOptions::default(), runtime.handle()).unwrap();
     runtime.shutdown_background();
+    resolver
+}
+
+/// A cluster of one address.
+fn cluster(id: Uuid) -> Arc<Cluster> {
     let plan = ClusterPlan {
         id,
         name: "origin.test".into(),
@@ -320,7 +329,7 @@ fn cluster(id: Uuid) -> Arc<Cluster> {
         client_certificate: None,
         named: false,
     };
-    Cluster::link(Arc::new(plan), &Live::default(), &resolver).unwrap()
+    Cluster::link(Arc::new(plan), &Live::default(), &resolver()).unwrap()
 }
 
 fn serving() -> ServingPlan {

@@ -24,6 +24,8 @@ use crate::model::plan::InstancePlan;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Fault, LocalResponse, NoEndpoint};
 use crate::runtime::live::Live;
+use crate::runtime::resolver::Resolver;
+use crate::runtime::serving::Serving;
 
 /// The phases in which a plugin takes part; absent phases cost nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +47,10 @@ impl Phases {
     pub const BODY_FILTER: Self = Self(1 << 5);
     /// After the exchange has ended: [`Plugin::log`].
     pub const LOG: Self = Self(1 << 6);
+    /// The response's head, for what must wait, before its body is passed on: [`Plugin::response_head`].
+    pub const RESPONSE_HEAD: Self = Self(1 << 7);
+    /// Answers to faults that the gateway ran into by itself: [`Plugin::fault`].
+    pub const FAULT: Self = Self(1 << 8);
 
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -90,6 +96,11 @@ pub trait Plugin: Send + Sync {
         Needs::default()
     }
 
+    /// Another limit than the usual one for a held request body, in bytes; asked when it is to be held.
+    fn request_body_bytes_max(&self) -> Option<u64> {
+        None
+    }
+
     /// Before routing. May change the request; only global instances run.
     fn rewrite(&self, _exchange: &mut Exchange) -> Flow {
         Flow::Continue
@@ -115,6 +126,18 @@ pub trait Plugin: Send + Sync {
         Flow::Continue
     }
 
+    /// The head of an upstream's response, before anything of it is sent; its body streams or is held as
+    /// [`Exchange::response_holding`] says. With `Respond` the answer stands instead of the upstream's response.
+    async fn response_head(&self, _exchange: &mut Exchange, _head: &mut ResponseHeader) -> Flow {
+        Flow::Continue
+    }
+
+    /// The gateway ran into a fault by itself: the upstream cannot be reached, stays silent, a body is too long. Gives
+    /// the answer, or `None` to leave it to the dialect's renderer. Called once, and for no answer that a plugin gave.
+    async fn fault(&self, _exchange: &mut Exchange, _fault: &Fault) -> Option<LocalResponse> {
+        None
+    }
+
     /// The response's head, from the upstream or from the gateway, before it is sent. A plugin that will change the
     /// body's length calls [`Exchange::body_length_changes`] here.
     fn header_filter(&self, _exchange: &mut Exchange, _head: &mut ResponseHeader) {}
@@ -129,7 +152,11 @@ pub trait Plugin: Send + Sync {
 
 /// What a plugin may use while it is linked.
 pub struct LinkContext<'a> {
-    pub live: &'a Live,
+    pub live: &'a Arc<Live>,
+    /// Resolves names of upstreams that only requests bring to light.
+    pub resolver: &'a Arc<Resolver>,
+    /// What holds for every request at the time of linking: trust in upstreams, limits.
+    pub serving: &'a Arc<Serving>,
     /// Folder for relative paths in configurations, when the operator named one.
     pub prefix: &'a std::path::Path,
 }

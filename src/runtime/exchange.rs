@@ -41,6 +41,10 @@ pub struct Exchange {
     /// The normalised path when it differs from the path as sent.
     pub normal_path: Option<Box<[u8]>>,
     pub route: Option<Arc<Route>>,
+    /// Where a step leads the request instead of where its route does.
+    pub chosen_forward: Option<Arc<Forward>>,
+    /// What becomes of the upstream's response body.
+    pub response_holding: ResponseHolding,
     /// How the route's path condition matched.
     pub matched: MatchedPath,
     pub identity: Identity,
@@ -112,6 +116,18 @@ pub enum RequestBody {
     Held(Bytes),
 }
 
+/// What becomes of the upstream's response body before it is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResponseHolding {
+    /// Held when an instance chosen takes part in the phase for whole messages.
+    #[default]
+    AsPlanned,
+    /// Passed on as it comes, whoever takes part.
+    Never,
+    /// As planned, with a limit of its own, in bytes.
+    UpTo(usize),
+}
+
 /// Who made the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResponseSource {
@@ -138,7 +154,11 @@ pub struct UpstreamEdits {
     pub path: Option<Vec<u8>>,
     /// Query without `?`; empty removes it.
     pub query: Option<Vec<u8>>,
+    /// Path and query exactly as they are to be written; `path` and `query` do not count then.
+    pub target: Option<Vec<u8>>,
     pub host: Option<HeaderValue>,
+    /// The request's fields go upstream as they stand: what belongs to the connection is dropped, nothing is added.
+    pub fields_as_given: bool,
 }
 
 /// One attempt at an endpoint.
@@ -236,6 +256,8 @@ impl Exchange {
             request_body: RequestBody::Absent,
             normal_path: None,
             route: None,
+            chosen_forward: None,
+            response_holding: ResponseHolding::default(),
             matched: MatchedPath::default(),
             identity: Identity::default(),
             chosen: SmallVec::new(),
@@ -314,9 +336,12 @@ impl Exchange {
             .unwrap_or_default()
     }
 
-    /// Where the matched route leads.
+    /// Where the request goes: where a step chose, or where the matched route leads.
     pub fn forward(&self) -> Option<&Arc<Forward>> {
-        self.route.as_ref()?.forward.as_ref()
+        match &self.chosen_forward {
+            Some(forward) => Some(forward),
+            None => self.route.as_ref()?.forward.as_ref(),
+        }
     }
 
     /// Edits of method, path, query and host; made on first use.

@@ -49,6 +49,32 @@ pub struct Fault {
     pub headers: LocalHeaders,
     /// For the log only, never for the client.
     pub cause: Option<String>,
+    /// What went wrong, for instances that shape answers to faults themselves.
+    pub kind: FaultKind,
+}
+
+/// What went wrong, as far as the engine can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FaultKind {
+    /// Nothing of the below; the status and the text say it all.
+    #[default]
+    Other,
+    /// No endpoint may be used, or the name has no addresses.
+    NoEndpoint,
+    /// The upstream could not be connected to.
+    Connect,
+    /// The TLS handshake with the upstream failed, or it is not whom the forward demands.
+    TlsHandshake,
+    /// The upstream stayed silent for too long.
+    UpstreamTimeout,
+    /// The upstream closed the connection before its response was complete.
+    UpstreamClosed,
+    /// The upstream's response cannot be understood.
+    UpstreamMalformed,
+    /// The request's body is longer than may be held or forwarded.
+    RequestTooLarge,
+    /// The response's body is longer than may be held.
+    ResponseTooLarge,
 }
 
 /// Why no endpoint can be chosen.
@@ -96,6 +122,7 @@ impl Fault {
             message: Some(message.into()),
             headers: LocalHeaders::new(),
             cause: None,
+            kind: FaultKind::Other,
         }
     }
 
@@ -108,6 +135,7 @@ impl Fault {
             message: None,
             headers: LocalHeaders::new(),
             cause: Some(cause.into()),
+            kind: FaultKind::Other,
         }
     }
 
@@ -126,6 +154,12 @@ impl Fault {
 
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
+        self
+    }
+
+    /// Says what went wrong.
+    pub fn kind(mut self, kind: FaultKind) -> Self {
+        self.kind = kind;
         self
     }
 }

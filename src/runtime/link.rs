@@ -177,6 +177,7 @@ impl Linker {
 
     fn register_forward(&mut self, id: Uuid, edit: Option<&Arc<ForwardPlan>>) {
         if let Some(old) = self.forwards.remove(&id) {
+            self.snapshot.forwards.remove(&id);
             unregister(&mut self.forwards_of_cluster, old.plan.cluster, &id);
         }
         if let Some(plan) = edit {
@@ -200,6 +201,7 @@ impl Linker {
             return;
         };
         linked.forward = None;
+        self.snapshot.forwards.remove(id);
         let plan = Arc::clone(&linked.plan);
         let subject = || format!("forward \"{}\"", plan.name.as_deref().unwrap_or(&plan.host));
         let Some(cluster) = self.clusters.get(&plan.cluster) else {
@@ -222,6 +224,7 @@ impl Linker {
             plan,
         });
         if let Some(linked) = self.forwards.get_mut(id) {
+            self.snapshot.forwards.insert(*id, Arc::clone(&forward));
             linked.forward = Some(forward);
         }
     }
@@ -298,6 +301,8 @@ impl Linker {
         }
         let context = LinkContext {
             live: &self.live,
+            resolver: &self.resolver,
+            serving: &self.snapshot.serving,
             prefix: &self.prefix,
         };
         let linked = match self.plugins.get(&*plan.plugin) {

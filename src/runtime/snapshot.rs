@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 use http::HeaderValue;
 use uuid::Uuid;
 
-use crate::model::plan::{CredentialPlan, ForwardPlan, PrincipalPlan, RoutePlan};
+use crate::model::plan::{ClusterPlan, CredentialPlan, ForwardPlan, PrincipalPlan, RoutePlan};
 use crate::runtime::certificates::CertificateTable;
 use crate::runtime::cluster::Cluster;
-use crate::runtime::contract::Renderer;
+use crate::runtime::contract::{LinkContext, Renderer};
 use crate::runtime::directory::Directory;
 use crate::runtime::pipeline::Pipeline;
 use crate::runtime::router::Router;
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub global_pipeline: Arc<Pipeline>,
     pub directory: Directory,
     pub certificates: CertificateTable,
+    /// Forwards by id, for steps that choose one; routes hold theirs.
+    pub forwards: imbl::OrdMap<Uuid, Arc<Forward>>,
     /// Clusters by id, for those who show health; requests reach them through their forward.
     pub clusters: imbl::OrdMap<Uuid, Arc<Cluster>>,
     pub serving: Arc<Serving>,
@@ -114,6 +116,28 @@ pub fn id_value(id: &Uuid) -> HeaderValue {
     let text = id.hyphenated().encode_lower(&mut buffer);
     // Digits and dashes always make a header value.
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+impl Forward {
+    /// Links a forward that no plan holds, for targets that only requests bring to light. The caller shares it between
+    /// requests: it resolves names, and its TLS settings are what makes connections reusable.
+    pub fn link_alone(
+        plan: Arc<ForwardPlan>,
+        cluster: Arc<ClusterPlan>,
+        context: &LinkContext<'_>,
+    ) -> Result<Arc<Self>, String> {
+        let tls = match plan.protocol.is_tls() {
+            false => None,
+            true => Some(UpstreamTls::link(
+                &plan.tls,
+                cluster.client_certificate.as_ref(),
+                &context.serving.trust,
+                context.live,
+            )?),
+        };
+        let cluster = Cluster::link(cluster, context.live, context.resolver)?;
+        Ok(Arc::new(Self { plan, cluster, tls }))
+    }
 }
 
 impl Snapshot {

@@ -18,6 +18,8 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::runtime::fault::FaultKind;
+
 /// Longest response head, in bytes.
 const HEAD_BYTES_MAX: usize = 256 * 1024;
 /// Most header fields in a response.
@@ -66,6 +68,18 @@ pub(crate) enum CodecError {
     HeadTooLong,
     #[error("response framing is ambiguous or malformed: {0}")]
     Framing(&'static str),
+}
+
+impl CodecError {
+    /// What it means for the exchange.
+    pub(crate) fn fault_kind(&self) -> FaultKind {
+        match self {
+            Self::Io(_) | Self::ClosedBeforeResponse | Self::ClosedWithinResponse => {
+                FaultKind::UpstreamClosed
+            }
+            Self::Head(_) | Self::HeadTooLong | Self::Framing(_) => FaultKind::UpstreamMalformed,
+        }
+    }
 }
 
 /// How much of a body is still to come.

@@ -30,8 +30,8 @@ use crate::engine::io::Io;
 use crate::engine::{connect, heads, phases};
 use crate::model::plan::Protocol;
 use crate::runtime::contract::Phases;
-use crate::runtime::exchange::{Exchange, RequestBody, ResponseSource};
-use crate::runtime::fault::{Blame, Fault, LocalResponse};
+use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding, ResponseSource};
+use crate::runtime::fault::{Blame, Fault, FaultKind, LocalResponse};
 use crate::runtime::snapshot::{Forward, Route};
 
 /// The status logged when the client left before the response was complete (nginx's convention).
@@ -108,7 +108,7 @@ impl ExchangeDriver {
         let Some(route) = exchange.route.clone() else {
             return Ok(());
         };
-        let Some(forward) = route.forward.clone() else {
+        let Some(forward) = exchange.forward().cloned() else {
             return Ok(());
         };
         match self.attempts(session, exchange, &route, &forward).await {
@@ -118,7 +118,9 @@ impl ExchangeDriver {
                 session.set_keepalive(None);
                 Ok(())
             }
-            Err(Failure::Fault { fault, .. }) => Err(phases::answer(exchange, &fault)),
+            Err(Failure::Fault { fault, .. }) => {
+                Err(Box::pin(phases::failed(exchange, &fault)).await)
+            }
         }
     }
 
@@ -207,7 +209,8 @@ impl ExchangeDriver {
                 Err(AskError::Timeout(what)) => {
                     let cause = format!("upstream {}: {what} timed out", key.address);
                     let fault =
-                        Fault::transport(StatusCode::GATEWAY_TIMEOUT, Blame::Upstream, cause);
+                        Fault::transport(StatusCode::GATEWAY_TIMEOUT, Blame::Upstream, cause)
+                            .kind(FaultKind::UpstreamTimeout);
                     let retry = repeatable;
                     return Err(Failure::Fault { fault, retry });
                 }
@@ -217,7 +220,8 @@ impl ExchangeDriver {
                     let retry =
                         matches!(error, CodecError::Io(_) | CodecError::ClosedBeforeResponse)
                             && repeatable;
-                    let fault = Fault::transport(StatusCode::BAD_GATEWAY, Blame::Upstream, cause);
+                    let fault = Fault::transport(StatusCode::BAD_GATEWAY, Blame::Upstream, cause)
+                        .kind(error.fault_kind());
                     return Err(Failure::Fault { fault, retry });
                 }
             }
@@ -326,8 +330,11 @@ impl ExchangeDriver {
         head.remove_header(&TRANSFER_ENCODING);
         let read_timeout = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
 
+        if phases::takes_part(exchange, Phases::RESPONSE_HEAD) {
+            Box::pin(phases::response_head(exchange, &mut head)).await?;
+        }
         let mut held = None;
-        if phases::takes_part(exchange, Phases::MESSAGE) {
+        if phases::holds_response(exchange) {
             let mut body = Box::pin(self.hold(exchange, &mut connection, read_timeout)).await?;
             Box::pin(phases::message(exchange, &mut head, &mut body)).await?;
             set_length(&mut head, body.len());
@@ -355,8 +362,9 @@ impl ExchangeDriver {
                 Ok(piece) => (piece.unwrap_or_default(), connection.is_complete()),
                 Err(error) => {
                     let cause = format!("upstream {}: {}", key.address, chain(&error));
-                    let fault = Fault::transport(StatusCode::BAD_GATEWAY, Blame::Upstream, cause);
-                    return Err(phases::answer(exchange, &fault));
+                    let fault = Fault::transport(StatusCode::BAD_GATEWAY, Blame::Upstream, cause)
+                        .kind(error.fault_kind());
+                    return Err(Box::pin(phases::failed(exchange, &fault)).await);
                 }
             },
         };
@@ -457,7 +465,10 @@ impl ExchangeDriver {
         connection: &mut UpstreamConnection,
         read_timeout: Duration,
     ) -> Result<Bytes, Box<LocalResponse>> {
-        let limit = exchange.snapshot.serving.plan.held_body_bytes_max;
+        let limit = match exchange.response_holding {
+            ResponseHolding::UpTo(bytes) => bytes,
+            _ => exchange.snapshot.serving.plan.held_body_bytes_max,
+        };
         let mut body = BytesMut::new();
         loop {
             let piece = pingora_timeout::timeout(read_timeout, connection.read_piece()).await;
@@ -471,17 +482,20 @@ impl ExchangeDriver {
                     StatusCode::BAD_GATEWAY,
                     Blame::Upstream,
                     format!("response body exceeds {limit} bytes, the limit for held messages"),
-                ),
+                )
+                .kind(FaultKind::ResponseTooLarge),
                 Ok(Err(error)) => {
                     Fault::transport(StatusCode::BAD_GATEWAY, Blame::Upstream, chain(&error))
+                        .kind(error.fault_kind())
                 }
                 Err(_) => Fault::transport(
                     StatusCode::GATEWAY_TIMEOUT,
                     Blame::Upstream,
                     "reading the response timed out",
-                ),
+                )
+                .kind(FaultKind::UpstreamTimeout),
             };
-            return Err(phases::answer(exchange, &fault));
+            return Err(phases::failed(exchange, &fault).await);
         }
     }
 }

@@ -121,6 +121,7 @@ impl Setup {
             global_pipeline: Arc::new(Pipeline::default()),
             directory: Directory::default(),
             certificates: CertificateTable::new(None),
+            forwards: imbl::OrdMap::new(),
             clusters: imbl::OrdMap::new(),
             serving: Arc::new(Serving::link(serving(self.held_bytes_max)).unwrap()),
             renderer: Arc::new(PlainRenderer),
