@@ -97,6 +97,7 @@ fn linker(runtime: &tokio::runtime::Runtime) -> Linker {
             directory: Default::default(),
             certificates: CertificateTable::new(None),
             clusters: imbl::OrdMap::new(),
+            forwards: Default::default(),
             serving: Arc::new(Serving::link(serving).unwrap()),
             renderer: Arc::new(renderer),
         },

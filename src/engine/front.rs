@@ -2,24 +2,27 @@
 //!
 //! ```text
 //! accept ─▶ facts ─▶ TLS? ─▶ what is spoken? ─▶ HTTP/2: frames to Pingora
-//!                                           └▶ HTTP/1: wait ─▶ session ─▶ gateway ─┐
-//!                                                        ▲──── keep-alive ─────────┘
+//!                                           └▶ HTTP/1: wait ─▶ ordinary? ─▶ gateway ────────────┐
+//!                                                        ▲        └▶ session ─▶ Pingora, gateway ┤
+//!                                                        └──────────── keep-alive ──────────────┘
 //! ```
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
+use bytes::BytesMut;
+use pingora_core::apps::{HttpPersistentSettings, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::ALPN;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
-use pingora_proxy::HttpProxy;
 use tokio::net::TcpStream;
 
-use crate::engine::gateway::Gateway;
+use crate::engine::application::Application;
+use crate::engine::gateway::Begun;
+use crate::engine::http1::{Http1, Received};
 use crate::engine::io::{Channel, Io, Refuse};
 use crate::engine::tls::Acceptor;
 use crate::runtime::connection::Connection;
@@ -31,7 +34,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What every connection of a listener needs.
 pub(crate) struct Front {
-    pub(crate) proxy: Arc<HttpProxy<Gateway>>,
+    pub(crate) application: Arc<Application>,
     pub(crate) acceptor: Option<Arc<Acceptor>>,
     /// HTTP/2 with prior knowledge on a plain listener.
     pub(crate) http2: bool,
@@ -80,7 +83,7 @@ impl Front {
         let refuse = Arc::clone(&self.refuse);
         let io = Io::new(connection, channel, Some(alpn), digest, refuse);
         if http2 {
-            self.proxy.process_new(Box::new(io), &shutdown).await;
+            self.application.process_new(Box::new(io), &shutdown).await;
             return Ok(());
         }
         self.serve_http1(Box::new(io), idle, requests_max, shutdown)
@@ -94,37 +97,41 @@ impl Front {
         requests_max: u32,
         shutdown: ShutdownWatch,
     ) -> io::Result<()> {
-        let mut idle_closes = self.idle_closes.clone();
+        let mut requests_left = requests_max;
         let mut settings: Option<HttpPersistentSettings> = None;
-        let mut may_have_read_ahead = false;
         loop {
+            let may_have_read_ahead = io.may_have_read_ahead();
+            let mut ahead = BytesMut::new();
+            let mut begun = None;
             if !may_have_read_ahead {
-                // No session exists while the client is silent: an idle connection costs a socket.
-                tokio::select! {
-                    biased;
-                    ready = tokio::time::timeout(idle, io.readable()) => match ready {
-                        Ok(ready) => ready?,
-                        Err(_) => return Ok(()),
-                    },
-                    _ = idle_closes.wait_for(|close| *close) => return Ok(()),
-                }
+                settings = None;
+                let ordinary = self.serve_ordinary(io, idle, &mut requests_left, &shutdown);
+                let Some(left) = ordinary.await? else {
+                    return Ok(());
+                };
+                (io, ahead, begun) = left;
             }
             io.expect_request();
-            let mut session = ServerSession::new_http1(io);
-            match settings.take() {
-                Some(settings) => settings.apply_to_session(&mut session),
-                // The first request is no reuse.
-                None => {
-                    session.set_keepalive_reuses_remaining(Some(requests_max.saturating_sub(1)))
-                }
+            if !ahead.is_empty() {
+                io.hand_to_session(&ahead);
             }
+            let mut session = ServerSession::new_http1(io);
+            if let Some(settings) = settings.take() {
+                settings.apply_to_session(&mut session);
+            }
+            if !ahead.is_empty() {
+                session.set_pipelined_prefix(ahead);
+            }
+            requests_left = requests_left.saturating_sub(1);
+            session.set_keepalive_reuses_remaining(Some(requests_left));
             // A session that was not waited for may have to wait for its request as long as an idle client may.
             let pause = match may_have_read_ahead {
                 true => idle.as_secs(),
                 false => HEAD_PAUSE_SECONDS,
             };
             session.set_keepalive(Some(pause));
-            let Some(reused) = self.proxy.process_new_http(session, &shutdown).await else {
+            let forwarded = self.application.forward(session, begun, &shutdown);
+            let Some(reused) = forwarded.await else {
                 return Ok(());
             };
             let (stream, persistent) = reused.consume();
@@ -133,7 +140,60 @@ impl Front {
                 Ok(io) => io,
                 Err(_) => return Ok(()),
             };
-            may_have_read_ahead = io.may_have_read_ahead();
+        }
+    }
+
+    /// Serves requests until the connection ends, or until one comes that needs a session: then the stream, what was
+    /// read of it, and how far the request came. No buffer exists while the client is silent.
+    async fn serve_ordinary(
+        &self,
+        mut io: Box<Io>,
+        idle: Duration,
+        requests_left: &mut u32,
+        shutdown: &ShutdownWatch,
+    ) -> io::Result<Option<(Box<Io>, BytesMut, Option<Begun>)>> {
+        let mut idle_closes = self.idle_closes.clone();
+        if !self.application.reads_http1() {
+            return tokio::select! {
+                biased;
+                ready = tokio::time::timeout(idle, io.readable()) => match ready {
+                    Ok(ready) => ready.map(|()| Some((io, BytesMut::new(), None))),
+                    Err(_) => Ok(None),
+                },
+                _ = idle_closes.wait_for(|close| *close) => Ok(None),
+            };
+        }
+        let mut http1 = Http1::new(io);
+        loop {
+            let received = tokio::select! {
+                biased;
+                received = pingora_timeout::timeout(idle, http1.receive()) => received,
+                _ = idle_closes.wait_for(|close| *close) => return Ok(None),
+            };
+            let begun = match received {
+                Err(_) | Ok(Ok(Received::End)) => return Ok(None),
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(Received::Extraordinary)) => None,
+                Ok(Ok(Received::Request(request, body))) => {
+                    if *requests_left <= 1 || *shutdown.borrow() {
+                        http1.close();
+                    }
+                    let serving = self.application.serve_http1(&mut http1, request, body);
+                    match serving.await {
+                        Some(begun) => Some(begun),
+                        None => {
+                            *requests_left = requests_left.saturating_sub(1);
+                            if http1.next().await {
+                                continue;
+                            }
+                            http1.end().await;
+                            return Ok(None);
+                        }
+                    }
+                }
+            };
+            let (io, ahead) = http1.into_parts();
+            return Ok(Some((io, ahead, begun)));
         }
     }
 }

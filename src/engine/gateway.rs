@@ -1,27 +1,33 @@
-//! The gateway as Pingora sees it: one `ProxyHttp` implementation whose hooks call the phases.
+//! What serves requests: the phases up to access, then one of the two drivers, then the log.
 //!
-//! `request_filter` runs everything up to access and then either the exchange driver, which finishes the request
-//! there, or returns to let Pingora's proxy path (the duplex driver) do it. See [`crate::engine::phases`].
+//! Pingora's proxy path calls it through [`Hooks`], one `ProxyHttp` implementation whose hooks call the phases. Ordinary
+//! requests of HTTP/1.1 and HTTP/2 streams come here without it (`application.rs`) and go to it only when the duplex
+//! driver has to forward them; they then continue where they were, see [`BEGUN`].
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, TRANSFER_ENCODING};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use smallvec::SmallVec;
 
+use crate::engine::client::Client;
 use crate::engine::exchange::{self, CLIENT_LEFT, ExchangeDriver};
 use crate::engine::forwarding::{self, Destination};
+use crate::engine::http1::Http1;
 use crate::engine::io::Io;
 use crate::engine::log::AccessLog;
 use crate::engine::phases::{self, BodySource};
@@ -36,8 +42,6 @@ use crate::runtime::snapshot::Snapshot;
 
 /// A request body that nobody wanted is read away for at most this long before the connection is closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most that is reserved at once for a body of announced length, in bytes.
-const RESERVED_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What a session holds in place of the head that was taken out. Copying it costs less than building one.
 static STAND_IN: LazyLock<Option<RequestHeader>> =
@@ -61,10 +65,48 @@ pub(crate) struct Gateway {
     pub(crate) draining: Arc<AtomicBool>,
 }
 
+/// The gateway as Pingora's proxy path calls it.
+pub(crate) struct Hooks(pub(crate) Arc<Gateway>);
+
+impl Deref for Hooks {
+    type Target = Gateway;
+
+    fn deref(&self) -> &Gateway {
+        &self.0
+    }
+}
+
+/// A request being served, counted.
+pub(crate) struct Counted(Arc<Node>);
+
+impl Counted {
+    fn new(node: &Arc<Node>) -> Self {
+        node.traffic.request_began();
+        Self(Arc::clone(node))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.traffic.request_ended();
+    }
+}
+
+/// A request that went as far as access and is Pingora's to forward.
+pub(crate) struct Begun {
+    exchange: Box<Exchange>,
+    counted: Counted,
+}
+
+tokio::task_local! {
+    /// What the hooks take over in the request that this task passes to Pingora.
+    pub(crate) static BEGUN: Cell<Option<Begun>>;
+}
+
 /// What Pingora carries through the hooks of one request.
 pub(crate) struct RequestState {
     exchange: Option<Box<Exchange>>,
-    node: Arc<Node>,
+    _counted: Counted,
     /// The duplex driver's: endpoints tried, the current one, and how far it got.
     tried: SmallVec<[SocketAddr; 2]>,
     picked: Option<Picked>,
@@ -78,21 +120,19 @@ pub(crate) struct RequestState {
     filters_body: bool,
 }
 
-impl Drop for RequestState {
-    fn drop(&mut self) {
-        self.node.traffic.request_ended();
-    }
-}
-
 #[async_trait]
-impl ProxyHttp for Gateway {
+impl ProxyHttp for Hooks {
     type CTX = RequestState;
 
     fn new_ctx(&self) -> Self::CTX {
-        self.node.traffic.request_began();
+        let begun = BEGUN.try_with(Cell::take).ok().flatten();
+        let (exchange, counted) = match begun {
+            Some(Begun { exchange, counted }) => (Some(exchange), counted),
+            None => (None, Counted::new(&self.node)),
+        };
         RequestState {
-            exchange: None,
-            node: Arc::clone(&self.node),
+            exchange,
+            _counted: counted,
             tried: SmallVec::new(),
             picked: None,
             sent: false,
@@ -107,31 +147,24 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut pingora_core::modules::http::HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        let session = session.as_downstream_mut();
+        if let Some(exchange) = &ctx.exchange {
+            // It went as far as here already; the session has only now been given it.
+            let (_, length) = body_of(session);
+            self.adopt(session, length);
+            *session.req_header_mut() = (*exchange.request).clone();
+            return Ok(false);
+        }
         let Some(mut exchange) = self.begin(session) else {
             return Error::e_explain(ErrorType::InternalError, "connection facts are missing");
         };
-        let finished = match self.until_forwarding(session, &mut exchange).await {
-            Ok(DriverChoice::Exchange) => {
-                self.driver.run(session, &mut exchange).await.map(|()| true)
-            }
-            Ok(DriverChoice::Duplex) => {
-                // Pingora's own path reads the head: give it back.
-                *session.as_downstream_mut().req_header_mut() = (*exchange.request).clone();
-                Ok(false)
-            }
-            Err(local) => Err(local),
-        };
-        let finished = match finished {
-            Ok(finished) => finished,
-            Err(local) => {
-                if let Err(error) = Box::pin(respond::send(session, &mut exchange, *local)).await {
-                    tracing::debug!(%error, "client left before the answer");
-                    exchange.status = CLIENT_LEFT;
-                    session.set_keepalive(None);
-                }
-                true
-            }
-        };
+        let finished = self
+            .exchange(&mut Client::Session(session), &mut exchange)
+            .await;
+        if !finished {
+            // Pingora's own path reads the head: give it back.
+            *session.req_header_mut() = (*exchange.request).clone();
+        }
         ctx.exchange = Some(exchange);
         Ok(finished)
     }
@@ -394,7 +427,8 @@ impl ProxyHttp for Gateway {
             };
             // Pingora closes the connection after this, whatever is said here.
             session.set_keepalive(None);
-            if let Err(error) = respond::send(session, exchange, *local).await {
+            let mut client = Client::Session(session.as_downstream_mut());
+            if let Err(error) = respond::send(&mut client, exchange, *local).await {
                 tracing::debug!(%error, "client left before the answer");
                 exchange.status = CLIENT_LEFT;
             }
@@ -411,19 +445,7 @@ impl ProxyHttp for Gateway {
         let Some(exchange) = ctx.exchange.as_deref_mut() else {
             return;
         };
-        exchange.timing.ended = Some(Instant::now());
-        let downstream = session.as_downstream();
-        exchange.request_bytes += downstream.body_bytes_read() as u64;
-        if exchange.response_bytes == 0 {
-            exchange.response_bytes = match Io::under(session) {
-                Some(io) => io.written(),
-                None => downstream.body_bytes_sent() as u64,
-            };
-        }
-        if let Some(log) = &self.access_log {
-            log.write(exchange);
-        }
-        phases::log(exchange);
+        self.ended(session.as_downstream(), exchange);
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Self::CTX, _error: &Error) -> bool {
@@ -442,34 +464,108 @@ impl ProxyHttp for Gateway {
 }
 
 impl Gateway {
-    /// Takes the request out of the session.
-    fn begin(&self, session: &mut Session) -> Option<Box<Exchange>> {
-        let downstream = session.as_downstream_mut();
-        // Asked first: on HTTP/1 this fixes the body's framing, before the head is taken away.
-        let empty = downstream.is_body_empty();
-        let (body, length) = if empty {
-            (RequestBody::Absent, Some(0))
-        } else {
-            let length = downstream
-                .get_header(CONTENT_LENGTH)
-                .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-            (RequestBody::Streaming { length }, length)
-        };
-        let head_bytes = match downstream.as_http1() {
-            Some(http1) => http1.get_headers_raw_bytes().len() as u64,
-            None => 0,
-        };
-        let connection = connection_of(session, head_bytes, length)?;
-        if session.as_downstream().as_http1().is_some() {
-            if self.draining.load(Ordering::Relaxed) {
-                session.set_keepalive(None);
-            }
-            session.as_downstream_mut().set_pipelining_enabled(true);
-            session
-                .as_downstream_mut()
-                .set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+    /// Serves a request of a connection that the gateway reads itself. What it gives back goes to Pingora.
+    pub(crate) async fn serve_http1(
+        &self,
+        http1: &mut Http1,
+        request: Box<RequestHeader>,
+        body: usize,
+    ) -> Option<Begun> {
+        let counted = Counted::new(&self.node);
+        if self.draining.load(Ordering::Relaxed) {
+            http1.close();
         }
-        let head = session.as_downstream_mut().req_header_mut();
+        let body = match body as u64 {
+            0 => RequestBody::Absent,
+            length => RequestBody::Streaming {
+                length: Some(length),
+            },
+        };
+        let head_bytes = http1.head_length() as u64;
+        let connection = Arc::clone(&http1.io().connection);
+        let snapshot = self.snapshots.load_full();
+        let mut exchange = Box::new(phases::begin(snapshot, connection, request, body));
+        exchange.request_bytes = head_bytes;
+        if !self
+            .exchange(&mut Client::Http1(http1), &mut exchange)
+            .await
+        {
+            return Some(Begun { exchange, counted });
+        }
+        exchange.request_bytes += http1.body_read();
+        self.log(&mut exchange);
+        None
+    }
+
+    /// Serves a stream of HTTP/2. What it gives back goes to Pingora.
+    pub(crate) async fn serve_http2(&self, session: &mut ServerSession) -> Option<Begun> {
+        let counted = Counted::new(&self.node);
+        let mut exchange = self.begin(session)?;
+        if !self
+            .exchange(&mut Client::Session(session), &mut exchange)
+            .await
+        {
+            return Some(Begun { exchange, counted });
+        }
+        self.ended(session, &mut exchange);
+        None
+    }
+
+    /// Is this stream's request one that never leads to Pingora's path, as far as its head tells?
+    pub(crate) fn is_ordinary(&self, session: &ServerSession) -> bool {
+        let head = session.req_header();
+        let grpc = || {
+            let kind = head.headers.get(CONTENT_TYPE);
+            kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        };
+        self.forced != Some(ForcedDriver::Duplex)
+            && head.method != http::Method::CONNECT
+            && !head.headers.contains_key(EXPECT)
+            && !grpc()
+    }
+
+    /// Everything from the checks to the answer. False when Pingora is to forward the request.
+    async fn exchange(&self, client: &mut Client<'_>, exchange: &mut Exchange) -> bool {
+        let finished = match self.until_forwarding(client, exchange).await {
+            Ok(DriverChoice::Exchange) => self.driver.run(client, exchange).await,
+            Ok(DriverChoice::Duplex) => return false,
+            Err(local) => Err(local),
+        };
+        if let Err(local) = finished
+            && let Err(error) = Box::pin(respond::send(client, exchange, *local)).await
+        {
+            tracing::debug!(%error, "client left before the answer");
+            exchange.status = CLIENT_LEFT;
+            client.close();
+        }
+        true
+    }
+
+    /// Counts what a session moved, and logs.
+    fn ended(&self, session: &ServerSession, exchange: &mut Exchange) {
+        exchange.request_bytes += session.body_bytes_read() as u64;
+        if exchange.response_bytes == 0 {
+            exchange.response_bytes = match Io::under(session) {
+                Some(io) => io.written(),
+                None => session.body_bytes_sent() as u64,
+            };
+        }
+        self.log(exchange);
+    }
+
+    fn log(&self, exchange: &mut Exchange) {
+        exchange.timing.ended = Some(Instant::now());
+        if let Some(log) = &self.access_log {
+            log.write(exchange);
+        }
+        phases::log(exchange);
+    }
+
+    /// Takes the request out of the session.
+    fn begin(&self, session: &mut ServerSession) -> Option<Box<Exchange>> {
+        let (body, length) = body_of(session);
+        let (connection, head_bytes) = self.adopt(session, length)?;
+        let head = session.req_header_mut();
         // The session goes on asking for method and version.
         let mut stand_in = STAND_IN.as_ref()?.clone();
         if head.method != stand_in.method {
@@ -477,7 +573,7 @@ impl Gateway {
         }
         stand_in.set_version(head.version);
         let mut request = Box::new(std::mem::replace(head, stand_in));
-        if session.as_downstream().is_http2() {
+        if session.is_http2() {
             join_cookies(&mut request);
         }
         let snapshot = self.snapshots.load_full();
@@ -486,40 +582,52 @@ impl Gateway {
         Some(exchange)
     }
 
+    /// Prepares a session whose head was read. Gives the facts of its connection and the length of the head.
+    fn adopt(
+        &self,
+        session: &mut ServerSession,
+        body: Option<u64>,
+    ) -> Option<(Arc<Connection>, u64)> {
+        let head_bytes = match session.as_http1() {
+            Some(http1) => http1.get_headers_raw_bytes().len() as u64,
+            None => 0,
+        };
+        let connection = connection_of(session, head_bytes, body)?;
+        if session.as_http1().is_some() {
+            if self.draining.load(Ordering::Relaxed) {
+                session.set_keepalive(None);
+            }
+            session.set_pipelining_enabled(true);
+            session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        }
+        Some((connection, head_bytes))
+    }
+
     /// Everything up to the decision where the request goes.
     async fn until_forwarding(
         &self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         exchange: &mut Exchange,
     ) -> Result<DriverChoice, Box<LocalResponse>> {
-        let repaired = if Io::under(session).is_some_and(Io::is_line_broken) {
-            Some("a space in the request target")
-        } else if exchange.request.headers.contains_key(TRANSFER_ENCODING)
-            && let Some(http1) = session.as_downstream().as_http1()
-            && announces_length(&http1.get_headers_raw_bytes())
-        {
-            Some("both Content-Length and Transfer-Encoding")
-        } else {
-            None
-        };
+        let repaired = client.repaired(exchange);
         phases::admit(exchange, repaired)?;
         phases::rewrite(exchange)?;
         phases::find_route(exchange)?;
-        phases::access(exchange, &mut SessionBody(session)).await?;
-        let choice = self.choose_driver(session, exchange);
+        phases::access(exchange, client).await?;
+        let choice = self.choose_driver(client, exchange);
         if choice == DriverChoice::Exchange
             && matches!(exchange.request_body, RequestBody::Streaming { .. })
-            && let Err(fault) = Box::pin(SessionBody(session).hold(exchange, None)).await
+            && let Err(fault) = Box::pin(client.hold(exchange, None)).await
         {
-            return Err(phases::failed(exchange, &fault).await);
+            return Err(Box::pin(phases::failed(exchange, &fault)).await);
         }
         Ok(choice)
     }
 
-    fn choose_driver(&self, session: &Session, exchange: &Exchange) -> DriverChoice {
+    fn choose_driver(&self, client: &Client<'_>, exchange: &Exchange) -> DriverChoice {
         if forwarding::is_websocket_upgrade(&exchange.request) {
             // Whatever is forced: Pingora's tunnel is only for clients that do not wait for their answer.
-            return match exchange::is_tunnel(session, exchange) {
+            return match exchange::is_tunnel(client, exchange) {
                 true => DriverChoice::Exchange,
                 false => DriverChoice::Duplex,
             };
@@ -544,75 +652,31 @@ enum DriverChoice {
     Duplex,
 }
 
-/// Reads request bodies off Pingora's session.
-struct SessionBody<'a>(&'a mut Session);
-
-impl BodySource for SessionBody<'_> {
-    async fn hold(&mut self, exchange: &mut Exchange, bytes_max: Option<u64>) -> Result<(), Fault> {
-        let RequestBody::Streaming { length } = exchange.request_body else {
-            return Ok(());
-        };
-        let plan = &exchange.snapshot.serving.plan;
-        let held_max = bytes_max.unwrap_or(plan.held_body_bytes_max as u64);
-        let limit = match plan.request_body_bytes_max {
-            0 => held_max,
-            limit => limit.min(held_max),
-        };
-        let too_large = || {
-            let cause = format!("request body exceeds {limit} bytes, the limit for held bodies");
-            Fault::transport(StatusCode::PAYLOAD_TOO_LARGE, Blame::Client, cause)
-                .kind(FaultKind::RequestTooLarge)
-        };
-        if length.is_some_and(|length| length > limit) {
-            return Err(too_large());
-        }
-        let gone = |error: Box<Error>| {
-            let status = match error.etype() {
-                ErrorType::ReadTimedout => StatusCode::REQUEST_TIMEOUT,
-                _ => StatusCode::BAD_REQUEST,
-            };
-            Fault::transport(
-                status,
-                Blame::Client,
-                format!("reading the request body: {error}"),
-            )
-        };
-        let downstream = self.0.as_downstream_mut();
-        if exchange.request.headers.contains_key(EXPECT) {
-            downstream.write_continue_response().await.map_err(gone)?;
-            exchange.request.remove_header(&EXPECT);
-        }
-        let reserve = length.unwrap_or(0).min(RESERVED_BYTES_MAX) as usize;
-        let mut body = BytesMut::with_capacity(reserve);
-        while let Some(piece) = downstream.read_request_body().await.map_err(gone)? {
-            if (body.len() + piece.len()) as u64 > limit {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&piece);
-        }
-        exchange.request_body = RequestBody::Held(body.freeze());
-        Ok(())
+/// The request's body as its head announces it, with its length if that is known.
+fn body_of(session: &mut ServerSession) -> (RequestBody, Option<u64>) {
+    // Asked first: on HTTP/1 this fixes the body's framing, before the head is taken away.
+    if session.is_body_empty() {
+        return (RequestBody::Absent, Some(0));
     }
+    let length = session
+        .get_header(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    (RequestBody::Streaming { length }, length)
 }
 
 /// The facts of the session's connection; tells the stream that the head was read.
-fn connection_of(session: &Session, head_bytes: u64, body: Option<u64>) -> Option<Arc<Connection>> {
+fn connection_of(
+    session: &ServerSession,
+    head_bytes: u64,
+    body: Option<u64>,
+) -> Option<Arc<Connection>> {
     if let Some(io) = Io::under(session) {
         io.request_began(head_bytes, body);
         return Some(Arc::clone(&io.connection));
     }
-    let digest = session.as_downstream().digest()?.proxy_digest.as_ref()?;
+    let digest = session.digest()?.proxy_digest.as_ref()?;
     let facts = digest.user_data.as_ref()?;
     facts.downcast_ref::<Arc<Connection>>().cloned()
-}
-
-/// Is there a Content-Length in a raw head? Pingora drops one that comes with a Transfer-Encoding.
-fn announces_length(head: &[u8]) -> bool {
-    const NAME: &[u8] = b"content-length:";
-    head.split(|byte| *byte == b'\n').any(|line| {
-        line.get(..NAME.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(NAME))
-    })
 }
 
 /// HTTP/2 may split cookies over several fields, HTTP/1 knows one (RFC 9113, 8.2.3).

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::ALPN;
 use pingora_core::protocols::{
@@ -23,8 +24,7 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora_core::tls::tokio_ssl::SslStream;
-use pingora_proxy::Session;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::runtime::connection::Connection;
@@ -113,8 +113,8 @@ impl Io {
     }
 
     /// The stream under a session; none under HTTP/2, whose streams do not show it.
-    pub(crate) fn under(session: &Session) -> Option<&Self> {
-        session.as_downstream().stream()?.as_any().downcast_ref()
+    pub(crate) fn under(session: &ServerSession) -> Option<&Self> {
+        session.stream()?.as_any().downcast_ref()
     }
 
     /// Waits until the client has sent something (or left). No buffer is held meanwhile.
@@ -124,6 +124,30 @@ impl Io {
             Channel::Tls(stream) if stream.ssl().pending() > 0 => Ok(()),
             Channel::Tls(stream) => stream.get_ref().readable().await,
         }
+    }
+
+    /// Is there something to read, as far as the socket knows?
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &*self.channel.lock() {
+            Channel::Plain(stream) => stream.poll_read_ready(cx),
+            Channel::Tls(stream) if stream.ssl().pending() > 0 => Poll::Ready(Ok(())),
+            Channel::Tls(stream) => stream.get_ref().poll_read_ready(cx),
+        }
+    }
+
+    /// Reads where no session takes part; such bytes are not counted as handed out.
+    pub(crate) async fn read_past(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self.channel.get_mut() {
+            Channel::Plain(stream) => stream.read_buf(buffer).await,
+            Channel::Tls(stream) => stream.read_buf(buffer).await,
+        }
+    }
+
+    /// `bytes`, read past any session, are now given to one to begin with.
+    pub(crate) fn hand_to_session(&mut self, bytes: &[u8]) {
+        *self.delivered.get_mut() += bytes.len() as u64;
+        self.line = RequestLine::default();
+        self.line.watch(bytes);
     }
 
     /// A new request begins: what is written before its head was read is a refusal by the session.

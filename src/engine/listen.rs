@@ -12,15 +12,16 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use pingora_core::server::configuration::ServerConf;
 use pingora_http::RequestHeader;
-use pingora_proxy::{HttpProxy, http_proxy};
+use pingora_proxy::http_proxy;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::engine::application::Application;
 use crate::engine::exchange::ExchangeDriver;
 use crate::engine::exchange::pool::{self, Pool};
 use crate::engine::front::Front;
-use crate::engine::gateway::{ForcedDriver, Gateway};
+use crate::engine::gateway::{ForcedDriver, Gateway, Hooks};
 use crate::engine::io::Refuse;
 use crate::engine::log::AccessLog;
 use crate::engine::tls::Acceptor;
@@ -99,7 +100,7 @@ pub enum Ending {
 
 /// Everything between sockets and snapshots.
 pub struct Engine {
-    proxy: Arc<HttpProxy<Gateway>>,
+    application: Arc<Application>,
     pool: Arc<Pool>,
     bound: Vec<Bound>,
     acceptors: HashMap<bool, Arc<Acceptor>>,
@@ -136,26 +137,29 @@ impl Engine {
         }
         let pool = Arc::new(Pool::new());
         let draining = Arc::new(AtomicBool::new(false));
-        let gateway = Gateway {
+        let gateway = Arc::new(Gateway {
             draining: Arc::clone(&draining),
             snapshots: Arc::clone(&options.snapshots),
             node: Arc::clone(&options.node),
             access_log: options.access_log,
             driver: ExchangeDriver::new(Arc::clone(&pool)),
             forced: options.forced_driver,
-        };
+        });
         let conf = ServerConf {
             threads: options.workers.max(1),
             upstream_keepalive_pool_size: options.upstream_pool_size.max(1),
             max_retries: ATTEMPTS_MAX,
             ..ServerConf::default()
         };
-        let mut proxy = http_proxy(&Arc::new(conf), gateway);
+        let mut proxy = http_proxy(&Arc::new(conf), Hooks(Arc::clone(&gateway)));
         let mut server_options = pingora_core::apps::HttpServerOptions::default();
         server_options.h2_idle_timeout = Some(HTTP2_IDLE);
         proxy.server_options = Some(server_options);
         Ok(Self {
-            proxy: Arc::new(proxy),
+            application: Arc::new(Application {
+                gateway,
+                proxy: Arc::new(proxy),
+            }),
             pool,
             bound,
             acceptors,
@@ -185,7 +189,7 @@ impl Engine {
                 .then(|| self.acceptors.get(&listener.listen.http2).cloned())
                 .flatten();
             let front = Arc::new(Front {
-                proxy: Arc::clone(&self.proxy),
+                application: Arc::clone(&self.application),
                 acceptor,
                 http2: listener.listen.http2,
                 refuse: Arc::clone(&self.refuse),
@@ -216,7 +220,7 @@ impl Engine {
         }
         close_idle.send_replace(true);
         // Sessions that wait for a request end; those that serve one finish it.
-        pingora_core::apps::HttpServerApp::http_cleanup(&*self.proxy).await;
+        pingora_core::apps::HttpServerApp::http_cleanup(&*self.application).await;
         if !self.until(drain, |counts| counts.in_flight == 0).await {
             let in_flight = self.node.traffic.counts().in_flight;
             tracing::warn!(in_flight, "requests cut off at the end of the drain time");

@@ -8,7 +8,9 @@
 //!
 //! Start with [`Engine`], then `gateway.rs`.
 
+mod application;
 mod balance;
+mod client;
 mod connect;
 mod duplex;
 mod exchange;
@@ -16,6 +18,7 @@ mod forwarding;
 mod front;
 mod gateway;
 mod heads;
+mod http1;
 mod io;
 mod listen;
 mod log;

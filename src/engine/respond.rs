@@ -10,8 +10,8 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 
+use crate::engine::client::Client;
 use crate::engine::exchange::downstream::Downstream;
 use crate::engine::{heads, phases};
 use crate::runtime::contract::Phases;
@@ -23,7 +23,7 @@ const READ_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends a local response through the response phases.
 pub(crate) async fn send(
-    session: &mut Session,
+    client: &mut Client<'_>,
     exchange: &mut Exchange,
     local: LocalResponse,
 ) -> Result<()> {
@@ -31,30 +31,18 @@ pub(crate) async fn send(
     let (mut head, body) = prepare(exchange, local)?;
     exchange.status = head.status.as_u16();
     if is_body_unwelcome(exchange) {
-        session.set_keepalive(None);
+        client.close();
     }
     let method = exchange.request.method.clone();
     // Past the session: it would replace `Connection` and close a connection whose request body nobody has read yet.
     // What is left of that body is read away before the next request.
-    let started = Downstream::start(session, &mut head, &method, None, body, true).await;
+    let started = Downstream::start(client, &mut head, &method, None, body, true).await;
     exchange.response = Some(Box::new(head));
     exchange.response_bytes = started?.sent();
-    if session.as_downstream().is_http2()
-        && matches!(exchange.request_body, RequestBody::Streaming { .. })
-    {
-        read_away(session).await;
+    if exchange.http2 && matches!(exchange.request_body, RequestBody::Streaming { .. }) {
+        client.read_away(READ_AWAY_TIMEOUT).await;
     }
     Ok(())
-}
-
-/// A client whose HTTP/2 stream is reset while it still sends may take that for a failure and drop the answer, as curl
-/// does: what comes soon is read.
-async fn read_away(session: &mut Session) {
-    let downstream = session.as_downstream_mut();
-    downstream.set_total_drain_timeout(Some(READ_AWAY_TIMEOUT));
-    if let Err(error) = downstream.drain_request_body().await {
-        tracing::debug!(%error, "request body not read to its end");
-    }
 }
 
 /// Is the connection better closed than read on? A body that is too long would be read in vain, and a client that

@@ -13,10 +13,9 @@ use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 
+use crate::engine::client::Client;
 use crate::engine::heads;
-use crate::engine::io::Io;
 use crate::runtime::exchange::Exchange;
 
 /// Pieces up to this length are copied behind the head to save a system call, in bytes.
@@ -47,14 +46,14 @@ impl Downstream {
     /// Writes the head, with the first piece of the body if one is there already. `end`: nothing follows it. `added` is
     /// the exchange whose gateway headers are not in the head yet; over HTTP/2 they always are.
     pub(crate) async fn start(
-        session: &mut Session,
+        client: &mut Client<'_>,
         head: &mut ResponseHeader,
         method: &Method,
         added: Option<&Exchange>,
         piece: Bytes,
         end: bool,
     ) -> Result<Self> {
-        let http2 = session.as_downstream().is_http2();
+        let http2 = client.is_http2();
         let bodiless = method == Method::HEAD
             || head.status.is_informational()
             || matches!(head.status.as_u16(), 204 | 304);
@@ -66,12 +65,9 @@ impl Downstream {
                     std::mem::replace(head, ResponseHeader::build_no_case(head.status, Some(0))?)
                 }
             };
-            return Self::start_http2(session, sent, piece, bodiless, end).await;
+            return Self::start_http2(client, sent, piece, bodiless, end).await;
         }
-        let (version, keep_alive) = match session.as_downstream().as_http1() {
-            Some(http1) => (http1.req_header().version, http1.will_keepalive()),
-            None => (Version::HTTP_11, false),
-        };
+        let (version, keep_alive) = client.keeps();
         let framing = if bodiless {
             Framing::None
         } else if head.headers.contains_key(CONTENT_LENGTH) {
@@ -86,7 +82,7 @@ impl Downstream {
         };
         let keep_alive = keep_alive && framing != Framing::Close;
         if !keep_alive {
-            session.set_keepalive(None);
+            client.close();
         }
         let mut wire = BytesMut::with_capacity(1024 + piece.len().min(COPIED_BYTES_MAX));
         put_head(&mut wire, head, added, framing, keep_alive);
@@ -97,14 +93,14 @@ impl Downstream {
         };
         let piece = if bodiless { Bytes::new() } else { piece };
         let rest = this.frame(&mut wire, piece, end);
-        this.write(session, wire, rest).await?;
+        this.write(client, wire, rest).await?;
         Ok(this)
     }
 
     /// Writes a further piece; `end` closes the body.
     pub(crate) async fn piece(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         piece: Bytes,
         end: bool,
     ) -> Result<()> {
@@ -113,10 +109,10 @@ impl Downstream {
             if piece.is_empty() && !end {
                 return Ok(());
             }
-            return session
-                .as_downstream_mut()
-                .write_response_body(piece, end)
-                .await;
+            let Client::Session(session) = client else {
+                return Ok(());
+            };
+            return session.write_response_body(piece, end).await;
         }
         if self.framing == Framing::None || (piece.is_empty() && !end) {
             return Ok(());
@@ -126,7 +122,7 @@ impl Downstream {
         if wire.is_empty() && rest.is_none() {
             return Ok(());
         }
-        self.write(session, wire, rest).await
+        self.write(client, wire, rest).await
     }
 
     /// Bytes written, heads included.
@@ -135,12 +131,12 @@ impl Downstream {
     }
 
     /// The body was cut short: an HTTP/1.x client learns it by the connection closing.
-    pub(crate) fn abort(&self, session: &mut Session) {
-        session.set_keepalive(None);
+    pub(crate) fn abort(&self, client: &mut Client<'_>) {
+        client.close();
     }
 
     async fn start_http2(
-        session: &mut Session,
+        client: &mut Client<'_>,
         mut head: ResponseHeader,
         piece: Bytes,
         bodiless: bool,
@@ -163,16 +159,16 @@ impl Downstream {
         };
         let head = Box::new(head);
         let is_last = bodiless || (end && piece.is_empty());
-        match session.as_downstream_mut() {
+        let Client::Session(session) = client else {
+            return Ok(this);
+        };
+        match &mut **session {
             // gRPC clients demand that a head without a body ends the stream by itself.
             ServerSession::H2(http2) => http2.write_response_header(head, is_last)?,
             session => session.write_response_header(head).await?,
         }
         if !is_last && !piece.is_empty() {
-            session
-                .as_downstream_mut()
-                .write_response_body(piece, end)
-                .await?;
+            session.write_response_body(piece, end).await?;
         }
         Ok(this)
     }
@@ -203,11 +199,11 @@ impl Downstream {
 
     async fn write(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         mut wire: BytesMut,
         rest: Option<(Bytes, &'static [u8])>,
     ) -> Result<()> {
-        let Some(io) = Io::under(session) else {
+        let Some(io) = client.io() else {
             return pingora_error::Error::e_explain(
                 ErrorType::InternalError,
                 "not on a gateway stream",

@@ -18,10 +18,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use pingora_error::ErrorType;
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 use smallvec::SmallVec;
 
 use crate::engine::balance;
+use crate::engine::client::Client;
 use crate::engine::exchange::codec::{CodecError, INTERIM_MAX, UpstreamConnection};
 use crate::engine::exchange::downstream::Downstream;
 use crate::engine::exchange::pool::{Pool, PoolKey};
@@ -86,12 +86,12 @@ pub(crate) fn is_eligible(exchange: &Exchange, any_length: bool) -> bool {
 }
 
 /// Does the request ask for a tunnel that this driver can carry? Not while bytes behind its head wait in the session.
-pub(crate) fn is_tunnel(session: &Session, exchange: &Exchange) -> bool {
+pub(crate) fn is_tunnel(client: &Client<'_>, exchange: &Exchange) -> bool {
     let forward = exchange.forward();
     forward.is_some_and(|it| matches!(it.plan.protocol, Protocol::Http | Protocol::Https))
         && !exchange.http2
         && exchange.request_body == RequestBody::Absent
-        && Io::under(session).is_some_and(|io| !io.may_have_read_ahead())
+        && client.io().is_some_and(|io| !io.may_have_read_ahead())
 }
 
 impl ExchangeDriver {
@@ -102,7 +102,7 @@ impl ExchangeDriver {
     /// Runs the exchange. `Err` is a response for the caller to send; nothing has been written then.
     pub(crate) async fn run(
         &self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         exchange: &mut Exchange,
     ) -> Result<(), Box<LocalResponse>> {
         let Some(route) = exchange.route.clone() else {
@@ -111,11 +111,11 @@ impl ExchangeDriver {
         let Some(forward) = exchange.forward().cloned() else {
             return Ok(());
         };
-        match self.attempts(session, exchange, &route, &forward).await {
-            Ok(answered) => self.relay(session, exchange, &forward, answered).await,
+        match self.attempts(client, exchange, &route, &forward).await {
+            Ok(answered) => self.relay(client, exchange, &forward, answered).await,
             Err(Failure::ClientLeft) => {
                 exchange.status = CLIENT_LEFT;
-                session.set_keepalive(None);
+                client.close();
                 Ok(())
             }
             Err(Failure::Fault { fault, .. }) => {
@@ -126,7 +126,7 @@ impl ExchangeDriver {
 
     async fn attempts(
         &self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         exchange: &mut Exchange,
         route: &Route,
         forward: &Forward,
@@ -152,7 +152,7 @@ impl ExchangeDriver {
             if phases::takes_part(exchange, Phases::LOG) {
                 forwarding::note_target(exchange, &destination);
             }
-            match self.attempt(session, exchange, &destination, &body).await {
+            match self.attempt(client, exchange, &destination, &body).await {
                 Ok(answered) => return Ok(answered),
                 Err(Failure::Fault { fault, retry: true })
                     if tried.len() <= usize::from(forward.plan.retries) =>
@@ -166,7 +166,7 @@ impl ExchangeDriver {
 
     async fn attempt(
         &self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         exchange: &mut Exchange,
         destination: &Destination<'_>,
         body: &Bytes,
@@ -186,7 +186,7 @@ impl ExchangeDriver {
         };
         loop {
             let outcome = self
-                .ask(session, exchange, destination, &mut connection, body)
+                .ask(client, exchange, destination, &mut connection, body)
                 .await;
             let repeatable = is_idempotent(forwarding::upstream_method(exchange));
             let stale = reused
@@ -244,7 +244,7 @@ impl ExchangeDriver {
     /// Sends the request and reads the final response's head.
     async fn ask(
         &self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         exchange: &mut Exchange,
         destination: &Destination<'_>,
         connection: &mut UpstreamConnection,
@@ -275,13 +275,7 @@ impl ExchangeDriver {
             let head = tokio::select! {
                 biased;
                 head = reading => head.map_err(|_| AskError::Timeout("waiting for the response"))??,
-                left = session.as_downstream_mut().read_body_or_idle(true) => {
-                    // Pending for as long as the client stays, whatever it sends ahead.
-                    if let Err(error) = left {
-                        tracing::debug!(%error, "client left");
-                    }
-                    return Err(AskError::ClientLeft);
-                }
+                () = client.left() => return Err(AskError::ClientLeft),
             };
             if !head.status.is_informational() {
                 return Ok(head);
@@ -301,7 +295,7 @@ impl ExchangeDriver {
     /// Passes the response on through the response phases.
     async fn relay(
         &self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         exchange: &mut Exchange,
         forward: &Forward,
         answered: Answered,
@@ -316,14 +310,14 @@ impl ExchangeDriver {
         exchange.upstream_status = head.status.as_u16();
         exchange.response_source = ResponseSource::Upstream;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            if Io::under(session).is_some_and(Io::may_have_read_ahead) {
+            if client.io().is_some_and(Io::may_have_read_ahead) {
                 // The watch for a client that leaves has taken a byte that now belongs to the tunnel.
                 let cause = "data was sent before the switch of protocols was answered";
                 let fault = Fault::transport(StatusCode::BAD_REQUEST, Blame::Client, cause);
-                session.set_keepalive(None);
+                client.close();
                 return Err(phases::answer(exchange, &fault));
             }
-            Box::pin(self.switch(session, exchange, forward, connection, head)).await;
+            Box::pin(self.switch(client, exchange, forward, connection, head)).await;
             return Ok(());
         }
         heads::drop_hop_by_hop(&mut head, false);
@@ -373,22 +367,22 @@ impl ExchangeDriver {
         }
         let added = (!logged).then_some(&*exchange);
         let method = &exchange.request.method;
-        let started = Downstream::start(session, &mut head, method, added, piece, end).await;
+        let started = Downstream::start(client, &mut head, method, added, piece, end).await;
         exchange.response = Some(head);
         let mut downstream = match started {
             Ok(downstream) => downstream,
             Err(error) => {
-                left(session, exchange, &error);
+                left(client, exchange, &error);
                 return Ok(());
             }
         };
         while !end {
-            let mut piece = match read_piece(session, &mut connection, read_timeout).await {
+            let mut piece = match read_piece(client, &mut connection, read_timeout).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => Bytes::new(),
                 Err(AskError::ClientLeft) => {
                     exchange.status = CLIENT_LEFT;
-                    downstream.abort(session);
+                    downstream.abort(client);
                     exchange.response_bytes = downstream.sent();
                     return Ok(());
                 }
@@ -397,10 +391,7 @@ impl ExchangeDriver {
                         request_id = %exchange.request_id, upstream = %key.address,
                         "response cut short: {}", error.text()
                     );
-                    downstream.abort(session);
-                    if exchange.http2 {
-                        session.as_downstream_mut().shutdown().await;
-                    }
+                    client.cut_short().await;
                     exchange.response_bytes = downstream.sent();
                     return Ok(());
                 }
@@ -409,8 +400,8 @@ impl ExchangeDriver {
             if filtered {
                 phases::body_filter(exchange, &mut piece, end);
             }
-            if let Err(error) = downstream.piece(session, piece, end).await {
-                left(session, exchange, &error);
+            if let Err(error) = downstream.piece(client, piece, end).await {
+                left(client, exchange, &error);
                 exchange.response_bytes = downstream.sent();
                 return Ok(());
             }
@@ -424,7 +415,7 @@ impl ExchangeDriver {
     /// Passes a switch of protocols on, and then bytes both ways.
     async fn switch(
         &self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         exchange: &mut Exchange,
         forward: &Forward,
         connection: UpstreamConnection,
@@ -437,14 +428,14 @@ impl ExchangeDriver {
         exchange.status = head.status.as_u16();
         let method = exchange.request.method.clone();
         let started =
-            Downstream::start(session, &mut head, &method, None, Bytes::new(), false).await;
-        session.set_keepalive(None);
+            Downstream::start(client, &mut head, &method, None, Bytes::new(), false).await;
+        client.close();
         exchange.response = Some(head);
         match started {
             Ok(downstream) => exchange.response_bytes = downstream.sent(),
-            Err(error) => return left(session, exchange, &error),
+            Err(error) => return left(client, exchange, &error),
         }
-        let Some(io) = Io::under(session) else { return };
+        let Some(io) = client.io() else { return };
         let (upstream, early) = connection.into_parts();
         let idle = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
         match tunnel::run(io, upstream, early, idle).await {
@@ -524,7 +515,7 @@ impl AskError {
 }
 
 async fn read_piece(
-    session: &mut Session,
+    client: &mut Client<'_>,
     connection: &mut UpstreamConnection,
     read_timeout: Duration,
 ) -> Result<Option<Bytes>, AskError> {
@@ -532,12 +523,12 @@ async fn read_piece(
     tokio::select! {
         biased;
         piece = reading => Ok(piece.map_err(|_| AskError::Timeout("reading the response"))??),
-        _ = session.as_downstream_mut().read_body_or_idle(true) => Err(AskError::ClientLeft),
+        () = client.left() => Err(AskError::ClientLeft),
     }
 }
 
 /// The client took no more of the response.
-fn left(session: &mut Session, exchange: &mut Exchange, error: &pingora_error::Error) {
+fn left(client: &mut Client<'_>, exchange: &mut Exchange, error: &pingora_error::Error) {
     tracing::debug!(request_id = %exchange.request_id, %error, "client left");
     if matches!(
         error.etype(),
@@ -545,7 +536,7 @@ fn left(session: &mut Session, exchange: &mut Exchange, error: &pingora_error::E
     ) {
         exchange.status = CLIENT_LEFT;
     }
-    session.set_keepalive(None);
+    client.close();
 }
 
 fn set_length(head: &mut ResponseHeader, length: usize) {

@@ -14,7 +14,7 @@ use crate::dialects::kong::entities::{
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::Diagnostic;
 use crate::model::plan::{
-    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, Protocol, UpstreamTlsPlan,
+    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, Protocol, UpstreamTlsPlan,
 };
 use crate::model::schema::parse_address;
 
@@ -188,10 +188,8 @@ fn plain_cluster(service: Uuid, host: Arc<str>, port: u16) -> ClusterPlan {
             host,
             port,
             weight: PLAIN_WEIGHT,
-            rank: 0,
         }],
         balance: BalancePlan::RoundRobin,
-        health: HealthPlan::default(),
         host_header: None,
         use_srv_name: false,
         client_certificate: None,

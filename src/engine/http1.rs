@@ -1,0 +1,289 @@
+//! Ordinary HTTP/1.1 requests, read without a session of Pingora's.
+//!
+//! Most requests are: a head that arrives in one piece, without a body or with a short one of announced length. They are
+//! read here, at a fraction of what a session costs. Whatever is out of the ordinary in any way is not judged here: its
+//! bytes go to a session as they came, whose rules then hold.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Version};
+use pingora_http::{IntoCaseHeaderName, RequestHeader};
+use smallvec::SmallVec;
+use tokio::io::ReadBuf;
+
+use pingora_core::protocols::Shutdown as _;
+
+use crate::engine::io::Io;
+use crate::engine::phases::SMALL_BODY_BYTES;
+
+/// First and only buffer for a head, in bytes; a longer head is a session's business.
+const BUFFER_BYTES: usize = 8 * 1024;
+/// Most header fields of an ordinary request.
+const FIELDS_MAX: usize = 64;
+/// Most bytes taken in while the client waits for its answer.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+/// A client that pauses this long within a request body is given up.
+const BODY_PAUSE: Duration = Duration::from_secs(60);
+/// A request body that nobody wanted is read away for at most this long before the connection is closed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client connection between and during ordinary requests.
+pub(crate) struct Http1 {
+    io: Box<Io>,
+    /// Read and not used yet.
+    buffer: BytesMut,
+    /// The head of the current request as it came.
+    head: Bytes,
+    /// Bytes of the current request's body that nobody has read yet.
+    body_left: usize,
+    /// Bytes of it that were read.
+    body_read: u64,
+    kept: bool,
+}
+
+/// What arrived.
+pub(crate) enum Received {
+    /// The client closed its connection between requests.
+    End,
+    /// An ordinary request; the length of its body.
+    Request(Box<RequestHeader>, usize),
+    /// Something for a session: see [`Http1::into_parts`].
+    Extraordinary,
+}
+
+impl Http1 {
+    pub(crate) fn new(io: Box<Io>) -> Self {
+        Self {
+            io,
+            buffer: BytesMut::new(),
+            head: Bytes::new(),
+            body_left: 0,
+            body_read: 0,
+            kept: true,
+        }
+    }
+
+    pub(crate) fn io(&self) -> &Io {
+        &self.io
+    }
+
+    /// Length of the current request's head, in bytes.
+    pub(crate) fn head_length(&self) -> usize {
+        self.head.len()
+    }
+
+    /// Bytes of the current request's body that were read.
+    pub(crate) fn body_read(&self) -> u64 {
+        self.body_read
+    }
+
+    /// May another request follow on this connection?
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    /// No further request is read.
+    pub(crate) fn close(&mut self) {
+        self.kept = false;
+    }
+
+    /// The stream, and everything read of the request that is not to be served here, its head included.
+    pub(crate) fn into_parts(self) -> (Box<Io>, BytesMut) {
+        let ahead = match self.head.is_empty() {
+            true => self.buffer,
+            false => {
+                let mut whole = BytesMut::with_capacity(self.head.len() + self.buffer.len());
+                whole.extend_from_slice(&self.head);
+                whole.extend_from_slice(&self.buffer);
+                whole
+            }
+        };
+        (self.io, ahead)
+    }
+
+    /// Waits for a request. While the client is silent an idle connection costs a socket and little else.
+    pub(crate) async fn receive(&mut self) -> io::Result<Received> {
+        self.head = Bytes::new();
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.io.readable().await?;
+            self.buffer.reserve(BUFFER_BYTES);
+            if self.io.read_past(&mut self.buffer).await? == 0 {
+                return Ok(Received::End);
+            }
+        }
+        Ok(match self.parse() {
+            Some((request, body)) => {
+                self.body_left = body;
+                self.body_read = 0;
+                Received::Request(request, body)
+            }
+            None => Received::Extraordinary,
+        })
+    }
+
+    /// The request at the start of the buffer, if it is whole and ordinary.
+    fn parse(&mut self) -> Option<(Box<RequestHeader>, usize)> {
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = request.parse_with_uninit_headers(&self.buffer, &mut fields);
+        let Ok(httparse::Status::Complete(length)) = parsed else {
+            return None;
+        };
+        let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version)
+        else {
+            return None;
+        };
+        let traits = Traits::of(request.headers)?;
+        if !target.starts_with('/') || method == Method::CONNECT.as_str() {
+            return None;
+        }
+        let count = request.headers.len();
+        let mut head = RequestHeader::build(method, target.as_bytes(), Some(count)).ok()?;
+        head.set_version(Version::HTTP_11);
+        // Offsets first: `request` borrows the buffer that is about to be split.
+        let start = self.buffer.as_ptr() as usize;
+        let place = |part: &[u8]| {
+            let offset = part.as_ptr() as usize - start;
+            offset..offset + part.len()
+        };
+        let places: SmallVec<[(Range<usize>, Range<usize>); 32]> = request
+            .headers
+            .iter()
+            .map(|field| (place(field.name.as_bytes()), place(field.value)))
+            .collect();
+        let bytes = self.buffer.split_to(length).freeze();
+        for (name, value) in places {
+            let name = bytes.slice(name).into_case_header_name();
+            let value = pingora_http::header_value_from_raw(bytes.slice(value));
+            if head.append_header(name, value).is_err() {
+                // Only a header map at its size limit refuses.
+                self.head = bytes;
+                return None;
+            }
+        }
+        self.head = bytes;
+        self.kept = self.kept && !traits.close;
+        Some((Box::new(head), traits.body))
+    }
+
+    /// The next piece of the request body; `None` at its end.
+    pub(crate) async fn body_piece(&mut self) -> io::Result<Option<Bytes>> {
+        if self.body_left == 0 {
+            return Ok(None);
+        }
+        if self.buffer.is_empty() {
+            self.buffer.reserve(self.body_left.min(BUFFER_BYTES * 2));
+            let reading = self.io.read_past(&mut self.buffer);
+            match pingora_timeout::timeout(BODY_PAUSE, reading).await {
+                Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => read?,
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            };
+        }
+        let length = self.body_left.min(self.buffer.len());
+        self.body_left -= length;
+        self.body_read += length as u64;
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    /// Resolves when the client has closed its connection. What it sends meanwhile is kept for the next request.
+    pub(crate) async fn left(&mut self) {
+        let Self { io, buffer, .. } = self;
+        poll_fn(|cx| {
+            loop {
+                if buffer.len() >= AHEAD_BYTES_MAX {
+                    // Enough: what is here is served before more is read.
+                    return Poll::Pending;
+                }
+                // Asked first: it costs less than a read that finds nothing.
+                match io.poll_readable(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+                let mut room = [MaybeUninit::uninit(); 1024];
+                let mut room = ReadBuf::uninit(&mut room);
+                match io.poll_read_shared(cx, &mut room) {
+                    Poll::Ready(Ok(())) if room.filled().is_empty() => return Poll::Ready(()),
+                    Poll::Ready(Ok(())) => buffer.extend_from_slice(room.filled()),
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    // TLS: what came was not data.
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+    }
+
+    /// After an answer: is the connection ready for another request? A body that nobody wanted is read away first.
+    pub(crate) async fn next(&mut self) -> bool {
+        if self.kept && self.body_left > 0 {
+            let draining = async { while let Ok(Some(_)) = self.body_piece().await {} };
+            // What is left afterwards decides.
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, draining).await;
+        }
+        self.kept && self.body_left == 0
+    }
+}
+
+impl Http1 {
+    /// Ends the connection in order.
+    pub(crate) async fn end(mut self) {
+        self.io.shutdown().await;
+    }
+}
+
+/// What a head says of the connection and the body.
+struct Traits {
+    close: bool,
+    body: usize,
+}
+
+impl Traits {
+    /// None when anything is out of the ordinary.
+    fn of(fields: &[httparse::Header<'_>]) -> Option<Self> {
+        let mut traits = Self {
+            close: false,
+            body: 0,
+        };
+        let (mut hosts, mut lengths) = (0, 0);
+        for field in fields {
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            // By length first: most fields are none of these.
+            match field.name.len() {
+                4 if is("host") => hosts += 1,
+                6 if is("expect") => return None,
+                7 if is("upgrade") => return None,
+                10 if is("connection") => {
+                    for option in field.value.split(|byte| *byte == b',') {
+                        let option = option.trim_ascii();
+                        traits.close |= option.eq_ignore_ascii_case(b"close");
+                    }
+                }
+                14 if is("content-length") => {
+                    lengths += 1;
+                    traits.body = short_length(field.value)?;
+                }
+                17 if is("transfer-encoding") => return None,
+                _ => {}
+            }
+        }
+        (hosts == 1 && lengths <= 1).then_some(traits)
+    }
+}
+
+/// A Content-Length that is a plain number and short.
+fn short_length(value: &[u8]) -> Option<usize> {
+    if value.is_empty() || value.len() > 5 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: usize = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (number as u64 <= SMALL_BODY_BYTES).then_some(number)
+}
