@@ -103,7 +103,8 @@ pub(super) fn plugin_schema(admin: &Admin, info: &PluginInfo) -> Value {
             if name == "protocols" {
                 described.insert("default".into(), json!(info.protocols));
                 if let Some(Value::Object(elements)) = described.get_mut("elements") {
-                    elements.insert("one_of".into(), json!(info.protocols));
+                    let allowed = [info.protocols, info.further_protocols].concat();
+                    elements.insert("one_of".into(), json!(allowed));
                 }
             } else if !allowed {
                 described.insert("eq".into(), Value::Null);

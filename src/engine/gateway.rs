@@ -345,9 +345,14 @@ impl ProxyHttp for Hooks {
     async fn response_trailer_filter(
         &self,
         _session: &mut Session,
-        _upstream_trailers: &mut HeaderMap,
+        upstream_trailers: &mut HeaderMap,
         ctx: &mut Self::CTX,
     ) -> Result<Option<Bytes>> {
+        if let Some(exchange) = ctx.exchange.as_deref_mut()
+            && phases::takes_part(exchange, Phases::TRAILERS)
+        {
+            phases::trailers(exchange, upstream_trailers);
+        }
         // With trailers the body filter never learns of the end: what it held back leaves now.
         if ctx.filters_body
             && let Some(exchange) = ctx.exchange.as_deref_mut()

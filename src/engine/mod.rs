@@ -25,6 +25,7 @@ mod log;
 mod phases;
 mod respond;
 mod tls;
+mod websocket;
 
 #[cfg(test)]
 mod tests;

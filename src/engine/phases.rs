@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::engine::websocket::handshake;
 use crate::model::plan::{Protocol, ProtocolSet};
 use crate::model::route;
 use crate::runtime::connection::Connection;
@@ -128,6 +129,7 @@ pub(crate) fn find_route(exchange: &mut Exchange) -> Step {
         route.plan.protocols,
         route.plan.https_redirect_status,
     );
+    exchange.reads_messages = route.plan.protocols.intersects(ProtocolSet::MESSAGES);
     exchange.route = Some(route);
     exchange.matched = matched;
     match problem {
@@ -152,6 +154,10 @@ pub(crate) async fn access<S: BodySource>(exchange: &mut Exchange, source: &mut 
         let Some(instance) = step.choose(&exchange.identity) else {
             continue;
         };
+        // The pipeline is shared with routes that carry requests.
+        if exchange.reads_messages && !instance.plan.protocols.intersects(ProtocolSet::MESSAGES) {
+            continue;
+        }
         // Chosen even after an early end: later phases run for it all the same.
         if outcome.is_ok() {
             outcome = run_access(instance, exchange, source).await;
@@ -223,6 +229,38 @@ pub(crate) fn takes_part(exchange: &Exchange, phase: Phases) -> bool {
         .chosen
         .iter()
         .any(|instance| instance.phases.has(phase))
+}
+
+/// Shows a piece of the request's body to the instances that change it on its way up.
+#[allow(dead_code, reason = "the driver that uses it lands next")]
+pub(crate) fn request_body(
+    exchange: &mut Exchange,
+    piece: &mut Bytes,
+    end: bool,
+) -> Result<(), Box<Fault>> {
+    for index in 0..exchange.chosen.len() {
+        let Some(instance) = exchange.chosen.get(index) else {
+            break;
+        };
+        if instance.phases.has(Phases::REQUEST_BODY) {
+            let instance = Arc::clone(instance);
+            instance.plugin.request_body(exchange, piece, end)?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows what the upstream says behind its response's body.
+pub(crate) fn trailers(exchange: &mut Exchange, trailers: &mut HeaderMap) {
+    for index in 0..exchange.chosen.len() {
+        let Some(instance) = exchange.chosen.get(index) else {
+            break;
+        };
+        if instance.phases.has(Phases::TRAILERS) {
+            let instance = Arc::clone(instance);
+            instance.plugin.trailers(exchange, trailers);
+        }
+    }
 }
 
 /// Runs body_filter for the instances chosen over one piece.
@@ -325,6 +363,10 @@ async fn run_access<S: BodySource>(
     }
     if instance.phases.has(Phases::ACCESS_ASYNC) {
         let flow = instance.plugin.access_async(exchange).await;
+        conclude(exchange, flow)?;
+    }
+    if exchange.reads_messages && instance.phases.has(Phases::HANDSHAKE) {
+        let flow = instance.plugin.handshake(exchange);
         conclude(exchange, flow)?;
     }
     Ok(())
@@ -454,8 +496,17 @@ fn protocol_problem(
         }
         return (!has(Protocol::Grpc) && !exchange.secure).then_some(ProtocolProblem::GrpcNeedsTls);
     }
-    let tls_only = has(Protocol::Https) && !has(Protocol::Http);
-    (tls_only && !exchange.secure).then_some(ProtocolProblem::NeedsTls { status })
+    let tls_only = match has(Protocol::Ws) || has(Protocol::Wss) {
+        true => !has(Protocol::Ws),
+        false => has(Protocol::Https) && !has(Protocol::Http),
+    };
+    if tls_only && !exchange.secure {
+        return Some(ProtocolProblem::NeedsTls { status });
+    }
+    if has(Protocol::Ws) || has(Protocol::Wss) {
+        return handshake::problem(&exchange.request);
+    }
+    None
 }
 
 /// Marks the response as the gateway's own.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::schema::{Check, FieldErrors, HTTP_PROTOCOLS, PROTOCOLS, Record};
+use super::schema::{
+    Check, FieldErrors, HTTP_PROTOCOLS, MESSAGE_PROTOCOLS, OPEN_PROTOCOLS, Record,
+};
 
 /// What a plugin tells about itself.
 #[derive(Debug, Clone)]
@@ -16,8 +18,10 @@ pub struct PluginInfo {
     pub version: &'static str,
     /// When it runs: higher first.
     pub priority: i32,
-    /// The default of an instance's `protocols`, and the only ones it may have.
+    /// The default of an instance's `protocols`, and with `further_protocols` the only ones it may have.
     pub protocols: &'static [&'static str],
+    /// Protocols that an instance may name but does not have by default.
+    pub further_protocols: &'static [&'static str],
     /// Whether an instance may be tied to a consumer (authentication itself may not).
     pub consumer_scope: bool,
     /// Whether an instance may be tied to a route.
@@ -40,6 +44,7 @@ impl PluginInfo {
             version: env!("CARGO_PKG_VERSION"),
             priority,
             protocols: HTTP_PROTOCOLS,
+            further_protocols: &[],
             consumer_scope: true,
             route_scope: true,
             service_scope: true,
@@ -55,9 +60,20 @@ impl PluginInfo {
         self
     }
 
+    /// Lets instances name the protocols of tunnels whose messages are read (Kong Enterprise: `ws`, `wss`).
+    pub fn with_messages(mut self) -> Self {
+        self.further_protocols = MESSAGE_PROTOCOLS;
+        self
+    }
+
+    /// Whether an instance may name this protocol.
+    pub fn allows(&self, protocol: &str) -> bool {
+        self.protocols.contains(&protocol) || self.further_protocols.contains(&protocol)
+    }
+
     /// Sets every protocol there is.
     pub fn all_protocols(self) -> Self {
-        self.protocols(PROTOCOLS)
+        self.protocols(OPEN_PROTOCOLS).with_messages()
     }
 
     /// Refuses instances that are tied to a consumer.

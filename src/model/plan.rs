@@ -133,6 +133,9 @@ pub enum Protocol {
 pub struct ProtocolSet(pub u16);
 
 impl ProtocolSet {
+    /// Tunnels whose messages are read.
+    pub const MESSAGES: Self = Self(1 << Protocol::Ws as u16 | 1 << Protocol::Wss as u16);
+
     pub fn of(protocols: &[Protocol]) -> Self {
         Self(protocols.iter().fold(0, |set, p| set | 1 << *p as u16))
     }
@@ -347,6 +350,8 @@ pub struct InstancePlan {
     /// All fields filled in and checked against the plugin's schema.
     pub config: serde_json::Value,
     pub scope: Scope,
+    /// Where it runs: read for connections and for tunnels of messages, whose routes share pipelines with others.
+    pub protocols: ProtocolSet,
 }
 
 /// What an instance was attached to; all empty means everything.

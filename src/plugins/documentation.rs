@@ -50,12 +50,16 @@ fn page(info: &PluginInfo) -> String {
     };
     writeln!(
         page,
-        "Runs for everything{}{}{}. Priority {}. Protocols: {}.\n",
+        "Runs for everything{}{}{}. Priority {}. Protocols: {}{}.\n",
         scope(info.service_scope, "service"),
         scope(info.route_scope, "route"),
         scope(info.consumer_scope, "consumer or a consumer group"),
         info.priority,
         info.protocols.join(", "),
+        match info.further_protocols {
+            [] => String::new(),
+            further => format!("; if named, also {}", further.join(", ")),
+        },
     )
     .unwrap();
     if !info.credentials.is_empty() {

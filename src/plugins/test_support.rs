@@ -219,6 +219,7 @@ impl World {
         let (config, errors) = filled(entry, config);
         assert_eq!(errors, json!({}), "{}", entry.info.name);
         Arc::new(InstancePlan {
+            protocols: Default::default(),
             id: principal_id(entry.info.name),
             plugin: entry.info.name.into(),
             config,

@@ -12,11 +12,16 @@
 //! An instance is chosen when its step is reached in access, so an identity found by an earlier step decides later
 //! ones; later phases run exactly the instances chosen. If access ends early the remaining instances are still chosen,
 //! and run in header_filter, body_filter and log.
+//!
+//! Where a route reads the messages of its tunnels (WebSocket), `handshake` follows access; then each message passes
+//! `client_message` or `upstream_message`, and `tunnel_ended` comes before log. Only instances whose protocols say so
+//! are chosen there.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_http::ResponseHeader;
 
 use crate::model::catalog::PluginInfo;
@@ -24,12 +29,13 @@ use crate::model::plan::InstancePlan;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Fault, LocalResponse, NoEndpoint};
 use crate::runtime::live::Live;
+use crate::runtime::message::{Message, MessageVerdict, TunnelEnd};
 use crate::runtime::resolver::Resolver;
 use crate::runtime::serving::Serving;
 
 /// The phases in which a plugin takes part; absent phases cost nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Phases(u16);
+pub struct Phases(u32);
 
 impl Phases {
     pub const NONE: Self = Self(0);
@@ -51,6 +57,18 @@ impl Phases {
     pub const RESPONSE_HEAD: Self = Self(1 << 7);
     /// Answers to faults that the gateway ran into by itself: [`Plugin::fault`].
     pub const FAULT: Self = Self(1 << 8);
+    /// Only where a tunnel of messages is asked for, after access: [`Plugin::handshake`].
+    pub const HANDSHAKE: Self = Self(1 << 9);
+    /// Each message from the client in a tunnel: [`Plugin::client_message`].
+    pub const CLIENT_MESSAGE: Self = Self(1 << 10);
+    /// Each message from the upstream in a tunnel: [`Plugin::upstream_message`].
+    pub const UPSTREAM_MESSAGE: Self = Self(1 << 11);
+    /// After a tunnel of messages has ended: [`Plugin::tunnel_ended`].
+    pub const TUNNEL_END: Self = Self(1 << 12);
+    /// Each piece of the request's body on its way to the upstream: [`Plugin::request_body`].
+    pub const REQUEST_BODY: Self = Self(1 << 13);
+    /// What an upstream says behind its response's body: [`Plugin::trailers`].
+    pub const TRAILERS: Self = Self(1 << 14);
 
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -115,6 +133,39 @@ pub trait Plugin: Send + Sync {
     async fn access_async(&self, _exchange: &mut Exchange) -> Flow {
         Flow::Continue
     }
+
+    /// A tunnel of messages is asked for (a WebSocket, on a route whose messages are read): set limits, or refuse.
+    fn handshake(&self, _exchange: &mut Exchange) -> Flow {
+        Flow::Continue
+    }
+
+    /// A whole message from the client, before it goes on. It may be changed, but for its kind. Must not block.
+    fn client_message(&self, _exchange: &mut Exchange, _message: &mut Message) -> MessageVerdict {
+        MessageVerdict::Pass
+    }
+
+    /// A whole message from the upstream, before it goes on. It may be changed, but for its kind. Must not block.
+    fn upstream_message(&self, _exchange: &mut Exchange, _message: &mut Message) -> MessageVerdict {
+        MessageVerdict::Pass
+    }
+
+    /// A tunnel of messages has ended; before [`Plugin::log`].
+    fn tunnel_ended(&self, _exchange: &mut Exchange, _end: &TunnelEnd) {}
+
+    /// A piece of the request's body on its way to the upstream. `end` marks the last call, whose piece may be empty; a
+    /// request without a body is one call. To hold data back take it and leave an empty piece.
+    fn request_body(
+        &self,
+        _exchange: &mut Exchange,
+        _piece: &mut Bytes,
+        _end: bool,
+    ) -> Result<(), Box<Fault>> {
+        Ok(())
+    }
+
+    /// What the upstream says behind its response's body, before the last call of [`Plugin::body_filter`]. Fields left
+    /// here reach clients that know trailers, unless that last call adds to the body.
+    fn trailers(&self, _exchange: &mut Exchange, _trailers: &mut HeaderMap) {}
 
     /// The whole response is held: head and body. Either may be replaced.
     async fn message(
@@ -181,6 +232,10 @@ pub enum ProtocolProblem {
     NeedsHttp2,
     /// Plain text on a route that accepts only gRPC over TLS.
     GrpcNeedsTls,
+    /// No WebSocket handshake on a route that takes nothing else.
+    NeedsWebSocket,
+    /// A WebSocket handshake of a version that is not spoken; the answer names the one that is.
+    WebSocketVersion,
 }
 
 /// Turns faults into responses and exchanges into log entries, in a dialect's shapes.

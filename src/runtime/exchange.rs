@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use crate::runtime::connection::Connection;
 use crate::runtime::matched::{Captures, MatchedPath};
+use crate::runtime::message::MessageLimits;
 use crate::runtime::pipeline::Instance;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
 use crate::runtime::titled::TitledName;
@@ -45,6 +46,10 @@ pub struct Exchange {
     pub chosen_forward: Option<Arc<Forward>>,
     /// What becomes of the upstream's response body.
     pub response_holding: ResponseHolding,
+    /// Are the messages of the tunnel that is asked for read by the gateway? Decided by the route.
+    pub reads_messages: bool,
+    /// Longest messages, where they are read.
+    pub message_limits: MessageLimits,
     /// How the route's path condition matched.
     pub matched: MatchedPath,
     pub identity: Identity,
@@ -258,6 +263,8 @@ impl Exchange {
             route: None,
             chosen_forward: None,
             response_holding: ResponseHolding::default(),
+            reads_messages: false,
+            message_limits: MessageLimits::default(),
             matched: MatchedPath::default(),
             identity: Identity::default(),
             chosen: SmallVec::new(),

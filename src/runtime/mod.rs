@@ -14,6 +14,7 @@ pub mod fault;
 pub mod link;
 pub mod live;
 pub mod matched;
+pub mod message;
 pub mod node;
 pub mod path;
 pub mod pipeline;

@@ -236,6 +236,7 @@ impl Setup {
             base: Some(Candidate {
                 rank: 10,
                 instance: Arc::new(InstancePlan {
+                    protocols: Default::default(),
                     id: Uuid::new_v5(&id, entry.info.name.as_bytes()),
                     plugin: entry.info.name.into(),
                     config: serde_json::json!({}),

@@ -17,7 +17,24 @@ pub const PROTOCOLS: &[&str] = &[
     "tls",
     "tls_passthrough",
     "udp",
+    "ws",
+    "wss",
 ];
+
+/// The protocols of plugins that run on all that the open reference gateway knows.
+pub const OPEN_PROTOCOLS: &[&str] = &[
+    "grpc",
+    "grpcs",
+    "http",
+    "https",
+    "tcp",
+    "tls",
+    "tls_passthrough",
+    "udp",
+];
+
+/// The protocols of tunnels whose messages are read.
+pub const MESSAGE_PROTOCOLS: &[&str] = &["ws", "wss"];
 
 /// The protocols that most plugins run on.
 pub const HTTP_PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https"];

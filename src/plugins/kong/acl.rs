@@ -37,7 +37,8 @@ pub(crate) fn entry() -> PluginEntry {
         info: PluginInfo::new("acl", 950, Config::schema())
             .without_consumer()
             .check(only_one_of(&["config.allow", "config.deny"]))
-            .credentials(&["acls"]),
+            .credentials(&["acls"])
+            .with_messages(),
         link,
     }
 }

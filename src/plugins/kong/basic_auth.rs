@@ -39,7 +39,8 @@ pub(crate) fn entry() -> PluginEntry {
     PluginEntry {
         info: PluginInfo::new("basic-auth", 1100, Config::schema())
             .without_consumer()
-            .credentials(&["basicauth_credentials"]),
+            .credentials(&["basicauth_credentials"])
+            .with_messages(),
         link,
     }
 }

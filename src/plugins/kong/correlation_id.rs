@@ -49,7 +49,7 @@ pub enum Generator {
 /// The line in the table of plugins.
 pub(crate) fn entry() -> PluginEntry {
     PluginEntry {
-        info: PluginInfo::new("correlation-id", 100_001, Config::schema()),
+        info: PluginInfo::new("correlation-id", 100_001, Config::schema()).with_messages(),
         link,
     }
 }

@@ -58,7 +58,9 @@ config_record! {
 /// The line in the table of plugins.
 pub(crate) fn entry() -> PluginEntry {
     PluginEntry {
-        info: PluginInfo::new("cors", 2000, Config::schema()).without_consumer(),
+        info: PluginInfo::new("cors", 2000, Config::schema())
+            .without_consumer()
+            .with_messages(),
         link,
     }
 }

@@ -34,6 +34,7 @@ pub(crate) fn entry() -> PluginEntry {
     PluginEntry {
         info: PluginInfo::new("ip-restriction", 990, Config::schema())
             .protocols(&["http", "https", "tcp", "tls", "grpc", "grpcs"])
+            .with_messages()
             .check(at_least_one_of(&["config.allow", "config.deny"])),
         link,
     }

@@ -48,7 +48,8 @@ pub(crate) fn entry() -> PluginEntry {
     PluginEntry {
         info: PluginInfo::new("key-auth", 1250, Config::schema())
             .without_consumer()
-            .credentials(&["keyauth_credentials"]),
+            .credentials(&["keyauth_credentials"])
+            .with_messages(),
         link,
     }
 }

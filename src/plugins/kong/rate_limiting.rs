@@ -123,6 +123,7 @@ pub(crate) fn entry() -> PluginEntry {
     }
     PluginEntry {
         info: PluginInfo::new("rate-limiting", 910, config)
+            .with_messages()
             .check(at_least_one_of(&WINDOW_FIELDS))
             .check(custom(&WINDOW_FIELDS, check_order))
             .check(conditional(

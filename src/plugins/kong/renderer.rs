@@ -179,6 +179,15 @@ impl Renderer for KongRenderer {
                 );
                 self.fault(&fault, exchange)
             }
+            ProtocolProblem::NeedsWebSocket => {
+                ask_upgrade("Please use WebSocket protocol", "websocket")
+            }
+            ProtocolProblem::WebSocketVersion => {
+                ask_upgrade("Unsupported WebSocket version", "websocket").header(
+                    HeaderName::from_static("sec-websocket-version"),
+                    HeaderValue::from_static("13"),
+                )
+            }
             ProtocolProblem::NeedsHttp2 => ask_upgrade("Please use HTTP2 protocol", "HTTP/2"),
             ProtocolProblem::GrpcNeedsTls => LocalResponse::new(StatusCode::OK)
                 .header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))

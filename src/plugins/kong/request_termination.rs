@@ -39,15 +39,17 @@ config_record! {
 /// The line in the table of plugins.
 pub(crate) fn entry() -> PluginEntry {
     PluginEntry {
-        info: PluginInfo::new("request-termination", 2, Config::schema()).check(custom(
-            &[
-                "config.message",
-                "config.content_type",
-                "config.body",
-                "config.echo",
-            ],
-            check_answer,
-        )),
+        info: PluginInfo::new("request-termination", 2, Config::schema())
+            .with_messages()
+            .check(custom(
+                &[
+                    "config.message",
+                    "config.content_type",
+                    "config.body",
+                    "config.echo",
+                ],
+                check_answer,
+            )),
         link,
     }
 }

@@ -8,14 +8,10 @@ use uuid::Uuid;
 
 use super::certificate::{client_certificate, unreadable};
 use super::cluster::{ClusterEdits, bare_host};
-use crate::dialects::kong::entities::{
-    CaCertificate, EntityKind, Protocol as ServiceProtocol, Service,
-};
+use crate::dialects::kong::entities::{CaCertificate, EntityKind, Service};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::Diagnostic;
-use crate::model::plan::{
-    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, Protocol, UpstreamTlsPlan,
-};
+use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, UpstreamTlsPlan};
 use crate::model::schema::parse_address;
 
 /// Edits of forwards: `None` for those that are gone.
@@ -151,7 +147,7 @@ fn forward(
     let cluster = upstream
         .is_none()
         .then(|| plain_cluster(row.id, Arc::clone(&host), service.port));
-    let protocol = protocol(service.protocol);
+    let protocol = service.protocol.plan();
     let forward = ForwardPlan {
         id: row.id,
         name: service.name.map(Arc::from),
@@ -208,19 +204,6 @@ fn authorities(set: &EntitySet, ids: &[Uuid]) -> Result<Vec<Arc<str>>, Diagnosti
         .collect()
 }
 
-fn protocol(protocol: ServiceProtocol) -> Protocol {
-    match protocol {
-        ServiceProtocol::Grpc => Protocol::Grpc,
-        ServiceProtocol::Grpcs => Protocol::Grpcs,
-        ServiceProtocol::Http => Protocol::Http,
-        ServiceProtocol::Https => Protocol::Https,
-        ServiceProtocol::Tcp => Protocol::Tcp,
-        ServiceProtocol::Tls => Protocol::Tls,
-        ServiceProtocol::TlsPassthrough => Protocol::TlsPassthrough,
-        ServiceProtocol::Udp => Protocol::Udp,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
@@ -229,6 +212,7 @@ mod tests {
 
     use super::super::testing::{difference, id, put};
     use super::*;
+    use crate::model::plan::Protocol;
 
     fn service(host: &str, extra: Value) -> Value {
         let mut fields = json!({"host": host, "port": 8080, "protocol": "http", "enabled": true});

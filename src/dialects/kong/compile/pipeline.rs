@@ -13,7 +13,9 @@ use uuid::Uuid;
 use crate::dialects::kong::entities::{EntityKind, Plugin, Reference};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::catalog::Catalog;
-use crate::model::plan::{Candidate, InstancePlan, PipelineKey, PipelinePlan, Scope, StepPlan};
+use crate::model::plan::{
+    Candidate, InstancePlan, PipelineKey, PipelinePlan, ProtocolSet, Scope, StepPlan,
+};
 use crate::model::{Diagnostic, SourceRef};
 
 /// Edits of pipelines: `None` for those that nothing uses any more.
@@ -276,6 +278,13 @@ impl<'a> Compiler<'a> {
             return None;
         }
         // Streams have pipelines of their own.
+        let protocols = ProtocolSet::of(
+            &plugin
+                .protocols
+                .iter()
+                .map(|p| p.plan())
+                .collect::<Vec<_>>(),
+        );
         if !plugin.protocols.iter().any(|p| p.is_http_family()) {
             return None;
         }
@@ -300,6 +309,7 @@ impl<'a> Compiler<'a> {
                 plugin: plugin.name.into(),
                 config: Value::Object(plugin.config),
                 scope,
+                protocols,
             }),
         })
     }

@@ -354,7 +354,7 @@ fn snis_waived_for(route: &Route, flavor: RouterFlavor) -> ProtocolSet {
             _ => ProtocolSet::from_iter([Protocol::Tcp, Protocol::Udp]),
         },
         RouterFlavor::Traditional => ProtocolSet::from_iter([Protocol::Http]),
-        _ if only(&[RouteProtocol::Https]) => ProtocolSet::default(),
+        _ if only(&[RouteProtocol::Https]) || only(&[RouteProtocol::Wss]) => ProtocolSet::default(),
         _ => ProtocolSet::from_iter([Protocol::Http]),
     }
 }
@@ -400,17 +400,20 @@ fn network(text: &str) -> Option<IpNet> {
 /// plain text too, and answer it with an upgrade or a redirect.
 fn protocols_asked_for(route: &Route) -> ProtocolSet {
     match route.protocols.as_slice() {
-        [RouteProtocol::Https | RouteProtocol::Tls | RouteProtocol::TlsPassthrough] => {
-            ProtocolSet::default()
-        }
+        [
+            RouteProtocol::Https
+            | RouteProtocol::Wss
+            | RouteProtocol::Tls
+            | RouteProtocol::TlsPassthrough,
+        ] => ProtocolSet::default(),
         protocols => protocols.iter().map(|protocol| spoken(*protocol)).collect(),
     }
 }
 
 fn spoken(protocol: RouteProtocol) -> Protocol {
     match protocol {
-        RouteProtocol::Http | RouteProtocol::Grpc => Protocol::Http,
-        RouteProtocol::Https | RouteProtocol::Grpcs => Protocol::Https,
+        RouteProtocol::Http | RouteProtocol::Grpc | RouteProtocol::Ws => Protocol::Http,
+        RouteProtocol::Https | RouteProtocol::Grpcs | RouteProtocol::Wss => Protocol::Https,
         RouteProtocol::Tcp => Protocol::Tcp,
         RouteProtocol::Tls | RouteProtocol::TlsPassthrough => Protocol::Tls,
         RouteProtocol::Udp => Protocol::Udp,

@@ -9,7 +9,7 @@ use super::certificate::unreadable;
 use super::changes::is_enabled;
 use super::pipeline::key_of;
 use super::route::compile_matchers;
-use crate::dialects::kong::entities::{EntityKind, Protocol as RouteProtocol, Route, RouterFlavor};
+use crate::dialects::kong::entities::{EntityKind, Route, RouterFlavor};
 use crate::dialects::kong::entity_set::EntitySet;
 use crate::model::Diagnostic;
 use crate::model::plan::{PathJoining, Protocol, ProtocolSet, RoutePlan};
@@ -59,7 +59,7 @@ impl Routes<'_> {
             return Ok(None);
         }
         let matchers = compile_matchers(&route, self.flavor)?;
-        let protocols: Vec<Protocol> = route.protocols.iter().map(|p| protocol(*p)).collect();
+        let protocols: Vec<Protocol> = route.protocols.iter().map(|p| p.plan()).collect();
         Ok(Some(RoutePlan {
             id,
             name: route.name.map(Arc::from),
@@ -86,19 +86,5 @@ impl Routes<'_> {
             row.is_some_and(|row| is_enabled(row))
         };
         *self.enabled.entry(service).or_insert_with(read)
-    }
-}
-
-/// The plan's word for a protocol.
-fn protocol(protocol: RouteProtocol) -> Protocol {
-    match protocol {
-        RouteProtocol::Grpc => Protocol::Grpc,
-        RouteProtocol::Grpcs => Protocol::Grpcs,
-        RouteProtocol::Http => Protocol::Http,
-        RouteProtocol::Https => Protocol::Https,
-        RouteProtocol::Tcp => Protocol::Tcp,
-        RouteProtocol::Tls => Protocol::Tls,
-        RouteProtocol::TlsPassthrough => Protocol::TlsPassthrough,
-        RouteProtocol::Udp => Protocol::Udp,
     }
 }

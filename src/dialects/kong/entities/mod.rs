@@ -31,6 +31,8 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::model::plan;
+
 pub use acl::Acl;
 pub use basic_auth_credential::BasicAuthCredential;
 pub use ca_certificate::CaCertificate;
@@ -240,6 +242,10 @@ pub enum Protocol {
     TlsPassthrough,
     /// Datagrams.
     Udp,
+    /// WebSocket messages over plain HTTP.
+    Ws,
+    /// WebSocket messages over TLS.
+    Wss,
 }
 
 impl Protocol {
@@ -254,11 +260,32 @@ impl Protocol {
             Self::Tls => "tls",
             Self::TlsPassthrough => "tls_passthrough",
             Self::Udp => "udp",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
         }
     }
 
-    /// Whether it belongs to the HTTP family (with gRPC), not to streams.
+    /// Whether it belongs to the HTTP family (with gRPC and WebSocket), not to streams.
     pub fn is_http_family(self) -> bool {
-        matches!(self, Self::Grpc | Self::Grpcs | Self::Http | Self::Https)
+        matches!(
+            self,
+            Self::Grpc | Self::Grpcs | Self::Http | Self::Https | Self::Ws | Self::Wss
+        )
+    }
+
+    /// The plan's word for it.
+    pub fn plan(self) -> plan::Protocol {
+        match self {
+            Self::Grpc => plan::Protocol::Grpc,
+            Self::Grpcs => plan::Protocol::Grpcs,
+            Self::Http => plan::Protocol::Http,
+            Self::Https => plan::Protocol::Https,
+            Self::Tcp => plan::Protocol::Tcp,
+            Self::Tls => plan::Protocol::Tls,
+            Self::TlsPassthrough => plan::Protocol::TlsPassthrough,
+            Self::Udp => plan::Protocol::Udp,
+            Self::Ws => plan::Protocol::Ws,
+            Self::Wss => plan::Protocol::Wss,
+        }
     }
 }

@@ -104,12 +104,10 @@ fn verify(set: &EntitySet, plugin: &Map<String, Value>, context: &WriteContext<'
     };
     errors.merge(info.validate(plugin));
     let protocols = words(plugin.get("protocols"));
-    if let Some(wrong) = protocols
-        .iter()
-        .position(|protocol| !info.protocols.contains(protocol))
-    {
+    if let Some(wrong) = protocols.iter().position(|protocol| !info.allows(protocol)) {
         let mut list = vec![Value::Null; wrong];
-        list.push(format!("expected one of: {}", info.protocols.join(", ")).into());
+        let allowed = [info.protocols, info.further_protocols].concat();
+        list.push(format!("expected one of: {}", allowed.join(", ")).into());
         errors.add_tree("protocols", list.into());
     }
     if errors.is_empty() {

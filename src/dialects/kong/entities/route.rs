@@ -37,6 +37,7 @@ config_record! {
         /// The protocols that the route takes.
         protocols: Vec<Protocol> = protocols(&["http", "https"]).len_min(1).exclusive_subsets(&[
             &["http", "https"], &["tcp", "tls", "udp"], &["tls_passthrough"], &["grpc", "grpcs"],
+            &["ws", "wss"],
         ]),
         /// HTTP methods that match.
         methods: Option<Vec<String>> = set(http_method()),

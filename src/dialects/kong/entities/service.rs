@@ -50,7 +50,7 @@ config_record! {
 }
 
 /// Protocols whose upstream speaks TLS and may be verified.
-const TLS: &[&str] = &["https", "tls"];
+const TLS: &[&str] = &["https", "tls", "wss"];
 
 pub(super) fn definition(_: RouterFlavor) -> EntityDefinition {
     let mut schema = Service::schema().check(conditional(
@@ -134,7 +134,7 @@ fn expand_url(given: &mut Map<String, Value>) -> Result<(), FieldErrors> {
         (None, _) => None,
     };
     let port = port.unwrap_or(match protocol {
-        Some("https") => 443,
+        Some("https" | "wss") => 443,
         _ => 80,
     });
     if let Some(protocol) = protocol {

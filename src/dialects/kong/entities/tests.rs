@@ -48,6 +48,8 @@ fn url_sets_protocol_host_port_and_path() {
         ("//h.test:443", json!(["https", "h.test", 443, null])),
         ("http://[::1]:8080/x?y", json!(["http", "::1", 8080, "/x"])),
         ("grpc://h.test", json!(["grpc", "h.test", 80, null])),
+        ("ws://h.test/a", json!(["ws", "h.test", 80, "/a"])),
+        ("wss://h.test", json!(["wss", "h.test", 443, null])),
     ] {
         let row = world
             .create(EntityKind::Service, json!({ "url": url }))
@@ -68,7 +70,7 @@ fn url_sets_protocol_host_port_and_path() {
         ),
         (
             json!("ftp://h"),
-            json!({"protocol": "expected one of: grpc, grpcs, http, https, tcp, tls, tls_passthrough, udp"}),
+            json!({"protocol": "expected one of: grpc, grpcs, http, https, tcp, tls, tls_passthrough, udp, ws, wss"}),
         ),
         (json!("http://a b"), json!({"host": "invalid value: a b"})),
     ] {
@@ -173,12 +175,20 @@ fn route_rules() {
             json!({"methods": "cannot set 'methods' when 'protocols' is 'grpc' or 'grpcs'"}),
         ),
         (
+            json!({"protocols": ["ws"]}),
+            json!({"@entity": ["must set one of 'hosts', 'headers', 'paths' when 'protocols' is 'ws'"]}),
+        ),
+        (
+            json!({"protocols": ["ws", "wss"], "paths": ["/"], "methods": ["GET"]}),
+            json!({"methods": "cannot set 'methods' when 'protocols' is 'ws' or 'wss'"}),
+        ),
+        (
             json!({"protocols": ["tcp"], "sources": [{"port": 1}], "paths": ["/"]}),
             json!({"paths": "cannot set 'paths' when 'protocols' is 'tcp', 'tls', 'tls_passthrough' or 'udp'"}),
         ),
         (
             json!({"protocols": ["http", "tcp"], "hosts": ["h"]}),
-            json!({"protocols": "these sets are mutually exclusive: ('http', 'https'), ('tcp', 'tls', 'udp'), ('tls_passthrough'), ('grpc', 'grpcs')"}),
+            json!({"protocols": "these sets are mutually exclusive: ('http', 'https'), ('tcp', 'tls', 'udp'), ('tls_passthrough'), ('grpc', 'grpcs'), ('ws', 'wss')"}),
         ),
         (
             json!({"protocols": ["http"], "hosts": ["h"], "snis": ["h.test"]}),

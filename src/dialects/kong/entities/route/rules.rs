@@ -28,9 +28,12 @@ fn is_given(route: &Map<String, Value>, field: &str) -> bool {
 /// `snis` make sense only where TLS is spoken.
 pub(super) fn check_snis() -> Check {
     custom(&["protocols", "snis"], |route| {
-        let tls = protocols_of(route)
-            .iter()
-            .any(|protocol| matches!(*protocol, "grpcs" | "https" | "tls" | "tls_passthrough"));
+        let tls = protocols_of(route).iter().any(|protocol| {
+            matches!(
+                *protocol,
+                "grpcs" | "https" | "tls" | "tls_passthrough" | "wss"
+            )
+        });
         if tls || !is_given(route, "snis") {
             return Ok(());
         }
@@ -71,6 +74,12 @@ pub(super) fn verify(route: &Map<String, Value>, flavor: RouterFlavor) -> FieldE
         }
         if route.get("strip_path") == Some(&Value::Bool(true)) {
             refuse(&["strip_path"], "'grpc' or 'grpcs'");
+        }
+    } else if speaks(&["ws", "wss"]) {
+        // A handshake is always a GET.
+        refuse(&["methods"], "'ws' or 'wss'");
+        if !expressions {
+            refuse(addresses, "'ws' or 'wss'");
         }
     } else if speaks(&["tcp", "tls", "udp", "tls_passthrough"]) {
         refuse(
@@ -191,6 +200,10 @@ fn verify_something_matches(
         (&["hosts", "headers", "paths", "snis"], "'grpcs'")
     } else if speaks("grpc") {
         (&["hosts", "headers", "paths"], "'grpc'")
+    } else if speaks("wss") {
+        (&["hosts", "headers", "paths", "snis"], "'wss'")
+    } else if speaks("ws") {
+        (&["hosts", "headers", "paths"], "'ws'")
     } else if speaks("tcp") || speaks("tls") || speaks("udp") {
         (
             &["sources", "destinations", "snis"],
