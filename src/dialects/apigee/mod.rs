@@ -1,0 +1,3 @@
+//! The Apigee dialect: its documents, its language, its entities and their compilation.
+
+pub mod xml;
