@@ -1,5 +1,6 @@
 //! The plan and everything it is made of: plain data between dialects and runtime.
 
+pub mod balance;
 pub mod catalog;
 pub mod plan;
 pub mod route;

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::base::secret::Secret;
+pub use crate::model::balance::*;
 use crate::model::route::MatcherPlan;
 
 /// Everything one node serves, keyed by stable ids.
@@ -244,6 +245,7 @@ pub struct ClusterPlan {
     pub name: Arc<str>,
     pub endpoints: Vec<EndpointPlan>,
     pub balance: BalancePlan,
+    pub health: HealthPlan,
     /// Host header and server name for all endpoints.
     pub host_header: Option<Arc<str>>,
     /// Use the SRV target's name as Host header.
@@ -263,36 +265,9 @@ pub struct EndpointPlan {
     pub port: u16,
     /// Share of traffic; 0 receives none.
     pub weight: u32,
-}
-
-/// The balancing rule of a cluster.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "algorithm")]
-pub enum BalancePlan {
-    RoundRobin,
-    ConsistentHashing {
-        slots: u32,
-        on: HashInput,
-        fallback: HashInput,
-    },
-}
-
-/// What a hash balancer hashes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HashInput {
-    None,
-    Principal,
-    Address,
-    Header(Arc<str>),
-    /// The cookie's value; made and set when absent.
-    Cookie {
-        name: Arc<str>,
-        path: Arc<str>,
-    },
-    Path,
-    QueryArgument(Arc<str>),
-    Capture(Arc<str>),
+    /// 0 is used first. An endpoint with a higher rank is used only while none with a lower one is available, or when
+    /// all of those have failed the same request.
+    pub rank: u8,
 }
 
 /// Which plugin instances can apply: (forward with own instances, route with own instances). The empty key is the

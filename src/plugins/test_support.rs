@@ -18,8 +18,9 @@ use uuid::Uuid;
 
 use crate::base::secret::Secret;
 use crate::model::plan::{
-    BalancePlan, ClusterPlan, CredentialPlan, EndpointPlan, ForwardPlan, InstancePlan, PathJoining,
-    PipelineKey, PrincipalPlan, Protocol, ProtocolSet, RoutePlan, Scope, UpstreamTlsPlan,
+    BalancePlan, ClusterPlan, CredentialPlan, EndpointPlan, ForwardPlan, HealthPlan, InstancePlan,
+    PathJoining, PipelineKey, PrincipalPlan, Protocol, ProtocolSet, RoutePlan, Scope,
+    UpstreamTlsPlan,
 };
 use crate::model::serving::{
     AccessLogFormat, ClientAddressPlan, GatewayHeadersPlan, ServingPlan, UpstreamPoolPlan,
@@ -323,8 +324,10 @@ fn cluster(id: Uuid) -> Arc<Cluster> {
             host: "192.0.2.20".into(),
             port: 80,
             weight: 100,
+            rank: 0,
         }],
         balance: BalancePlan::RoundRobin,
+        health: HealthPlan::default(),
         host_header: None,
         use_srv_name: false,
         client_certificate: None,

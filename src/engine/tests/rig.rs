@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use crate::engine::{Ending, Engine, EngineOptions, ForcedDriver};
 use crate::model::plan::{
-    BalancePlan, Candidate, ClusterPlan, EndpointPlan, ForwardPlan, InstancePlan, PathJoining,
-    PipelineKey, PipelinePlan, PlanDelta, Protocol, ProtocolSet, RoutePlan, Scope, StepPlan,
-    UpstreamTlsPlan,
+    BalancePlan, Candidate, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, InstancePlan,
+    PathJoining, PipelineKey, PipelinePlan, PlanDelta, Protocol, ProtocolSet, RoutePlan, Scope,
+    StepPlan, UpstreamTlsPlan,
 };
 use crate::model::route::MatcherPlan;
 use crate::model::serving::{
@@ -189,9 +189,11 @@ impl Setup {
                     host: address.ip().to_string().into(),
                     port: address.port(),
                     weight: 100,
+                    rank: 0,
                 })
                 .collect(),
             balance: BalancePlan::RoundRobin,
+            health: HealthPlan::default(),
             host_header: None,
             use_srv_name: false,
             client_certificate: None,

@@ -180,8 +180,8 @@ impl Cluster {
     /// What to hash, and what instead when the request has none of it; only for clusters that hash.
     pub fn hash_input(&self) -> Option<(&HashInput, &HashInput)> {
         match &self.plan.balance {
-            BalancePlan::RoundRobin => None,
             BalancePlan::ConsistentHashing { on, fallback, .. } => Some((on, fallback)),
+            _ => None,
         }
     }
 

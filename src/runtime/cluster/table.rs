@@ -58,16 +58,16 @@ impl Table {
         addresses.truncate(ADDRESSES_MAX);
         known.sweep();
         let order = match &plan.balance {
-            BalancePlan::RoundRobin => {
-                let weights: Vec<u32> = addresses.iter().map(|address| address.weight).collect();
-                Order::RoundRobin(Wheel::new(&weights))
-            }
             BalancePlan::ConsistentHashing { slots, .. } => {
                 let members = addresses.iter().map(|address| Member {
                     address: address.socket,
                     weight: address.weight,
                 });
                 Order::ConsistentHashing(Ring::new(*slots, plan.endpoints.len(), members.collect()))
+            }
+            _ => {
+                let weights: Vec<u32> = addresses.iter().map(|address| address.weight).collect();
+                Order::RoundRobin(Wheel::new(&weights))
             }
         };
         Self {

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
+use crate::model::plan::HealthPlan;
 use crate::runtime::resolver::tests::{NameServer, PATIENCE, answer_when};
 
 pub(super) fn cluster(endpoints: Vec<EndpointPlan>) -> ClusterPlan {
@@ -16,6 +17,7 @@ pub(super) fn cluster(endpoints: Vec<EndpointPlan>) -> ClusterPlan {
         name: "c".into(),
         endpoints,
         balance: BalancePlan::RoundRobin,
+        health: HealthPlan::default(),
         host_header: None,
         use_srv_name: false,
         client_certificate: None,
@@ -29,6 +31,7 @@ pub(super) fn endpoint(host: &str, port: u16, weight: u32) -> EndpointPlan {
         host: host.into(),
         port,
         weight,
+        rank: 0,
     }
 }
 

@@ -9,7 +9,7 @@ use super::certificate::{client_certificate, subject, unreadable};
 use crate::dialects::kong::entities::{EntityKind, Target, Upstream};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::Diagnostic;
-use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, HashInput};
+use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, HashInput, HealthPlan};
 use crate::model::schema::Host;
 
 /// Edits of clusters: `None` for those that are gone.
@@ -84,12 +84,14 @@ fn cluster(set: &EntitySet, row: &Row) -> Result<ClusterPlan, Diagnostic> {
             host: bare_host(host),
             port,
             weight: target.weight,
+            rank: 0,
         });
     }
     Ok(ClusterPlan {
         id: row.id,
         endpoints,
         balance: balance(row, &upstream)?,
+        health: HealthPlan::default(),
         host_header: upstream.host_header.map(Arc::from),
         use_srv_name: upstream.use_srv_name.unwrap_or(false),
         client_certificate: client_certificate(set, upstream.client_certificate)?,

@@ -11,7 +11,9 @@ use super::cluster::{ClusterEdits, bare_host};
 use crate::dialects::kong::entities::{CaCertificate, EntityKind, Service};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::Diagnostic;
-use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, UpstreamTlsPlan};
+use crate::model::plan::{
+    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, UpstreamTlsPlan,
+};
 use crate::model::schema::parse_address;
 
 /// Edits of forwards: `None` for those that are gone.
@@ -184,8 +186,10 @@ fn plain_cluster(service: Uuid, host: Arc<str>, port: u16) -> ClusterPlan {
             host,
             port,
             weight: PLAIN_WEIGHT,
+            rank: 0,
         }],
         balance: BalancePlan::RoundRobin,
+        health: HealthPlan::default(),
         host_header: None,
         use_srv_name: false,
         client_certificate: None,
