@@ -1,0 +1,15 @@
+//! The Consul Connect dialect: identities, what the agent answers, intentions and proxy registrations.
+//!
+//! Pure: the agent is asked by `sources::consul`, which hands in what it answered. Start at [`registration`] for what a
+//! proxy is configured with, and at [`intention`] for who may call whom.
+
+pub mod answers;
+pub mod chain;
+pub mod duration;
+pub mod flags;
+pub mod instance;
+pub mod intention;
+pub mod normalise;
+pub mod permission;
+pub mod registration;
+pub mod spiffe;
