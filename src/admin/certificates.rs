@@ -58,7 +58,7 @@ fn unknown_name() -> Answer {
 }
 
 fn show(admin: &Admin, call: &Call) -> Outcome {
-    let set = admin.control.read();
+    let set = admin.control.kong();
     let key = call.key(0);
     let row = match Uuid::try_parse(key) {
         Ok(id) => set
@@ -76,7 +76,7 @@ fn show(admin: &Admin, call: &Call) -> Outcome {
 fn by_name(admin: Arc<Admin>, mut call: Call, verb: Verb) -> Pending {
     Box::pin(async move {
         if !is_id(call.key(0)) && !admin.is_db_less() {
-            let set = admin.control.read();
+            let set = admin.control.kong();
             let row = set
                 .certificate_of_sni(call.key(0))
                 .ok_or_else(unknown_name)?;

@@ -87,7 +87,7 @@ fn refuse_with_database(admin: &Admin) -> Result<(), Answer> {
 
 fn show(admin: &Admin, _: &Call) -> Outcome {
     refuse_with_database(admin)?;
-    let set = admin.control.read();
+    let set = admin.control.kong();
     match export_yaml(&set, crud::now_millis()) {
         Ok(text) => Ok(Answer::ok(&json!({ "config": text }))),
         Err(reason) => {
@@ -198,7 +198,7 @@ async fn replace(admin: Arc<Admin>, call: Call) -> Outcome {
     let entities = loaded.entities.clone();
     let ((), revision) = admin
         .control
-        .write(move |set, _| {
+        .write_kong(move |set, _| {
             let changes = EntitySet::difference(set, &entities);
             *set = entities.clone();
             Ok(((), changes))
@@ -227,6 +227,6 @@ fn read(
     };
     let mut loaded = load(document, &mut context, &mut |_, _| {})?;
     // Only loads write while there is no database, and one load runs at a time.
-    loaded.keep_unchanged(&admin.control.read());
+    loaded.keep_unchanged(&admin.control.kong());
     Ok(loaded)
 }

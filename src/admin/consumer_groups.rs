@@ -133,7 +133,7 @@ fn others_json(set: &EntitySet, admin: &Admin, side: Side, owner: Uuid) -> Vec<V
 }
 
 fn show_group(admin: &Admin, call: &Call) -> Outcome {
-    let set = admin.control.read();
+    let set = admin.control.kong();
     let group = owner(&set, admin, GROUP, call.key(0))?;
     let plugins: Vec<Value> = set
         .children(EntityKind::Plugin, "consumer_group", group.id)
@@ -150,7 +150,7 @@ fn show_group(admin: &Admin, call: &Call) -> Outcome {
 }
 
 fn list(admin: &Admin, call: &Call, side: Side) -> Outcome {
-    let set = admin.control.read();
+    let set = admin.control.kong();
     let owner = owner(&set, admin, side, call.key(0))?;
     let others = others_json(&set, admin, side, owner.id);
     // Older clients read the list under its name, newer ones under `data`.
@@ -160,7 +160,7 @@ fn list(admin: &Admin, call: &Call, side: Side) -> Outcome {
 }
 
 fn show_other(admin: &Admin, call: &Call, side: Side) -> Outcome {
-    let set = admin.control.read();
+    let set = admin.control.kong();
     let owner = owner(&set, admin, side, call.key(0))?;
     let other = find_other(&set, admin, side, call.key(1))?.ok_or_else(Answer::not_found)?;
     let (_, row) = members(&set, side, owner.id)

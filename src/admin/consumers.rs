@@ -38,7 +38,7 @@ fn by_custom_id(admin: &Admin, custom_id: &str) -> Outcome {
     if custom_id.is_empty() {
         return Err(Answer::bad_request("custom_id must be an unempty string"));
     }
-    let set = admin.control.read();
+    let set = admin.control.kong();
     let rows: Vec<_> = set
         .find_unique(EntityKind::Consumer, "custom_id", custom_id)
         .cloned()

@@ -199,7 +199,7 @@ pub async fn run(admin: &Arc<Admin>, operation: Operation, call: &Call) -> Outco
 }
 
 fn read(admin: &Admin, operation: Operation, call: &Call) -> Outcome {
-    let set = admin.control.read();
+    let set = admin.control.kong();
     let row = match operation.place {
         Place::Item { below: None } => find(&set, admin, operation.kind, call.key(0))?.cloned(),
         Place::Item {

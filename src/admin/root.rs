@@ -50,7 +50,7 @@ pub(super) fn show(admin: &Admin, _: &Call) -> Outcome {
 
 /// The names of plugins that have an instance.
 fn configured_plugins(admin: &Admin) -> BTreeSet<String> {
-    let set = admin.control.read();
+    let set = admin.control.kong();
     set.rows(EntityKind::Plugin)
         .filter_map(|row| {
             let fields: PluginName = serde_json::from_str(&row.json).ok()?;

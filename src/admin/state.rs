@@ -9,9 +9,8 @@ use super::answer::Answer;
 use super::config::Loaded;
 use super::node::Node;
 use super::users::Users;
-use crate::control::ControlPlane;
+use crate::control::{ControlPlane, Everything};
 use crate::dialects::kong::entities::{EntityTable, RouterFlavor};
-use crate::dialects::kong::entity_set::EntitySet;
 use crate::dialects::kong::error::{ApiError, ErrorCode};
 use crate::model::catalog::Catalog;
 use crate::settings::Settings;
@@ -25,7 +24,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What all endpoints share; one for the Admin and the status listeners of a process.
 pub struct Admin {
-    pub control: Arc<ControlPlane<EntitySet>>,
+    pub control: Arc<ControlPlane<Everything>>,
     /// What kinds of entities there are.
     pub entities: &'static EntityTable,
     /// What plugins there are.
@@ -42,7 +41,7 @@ pub struct Admin {
 impl Admin {
     /// Puts together what the endpoints need.
     pub fn new(
-        control: Arc<ControlPlane<EntitySet>>,
+        control: Arc<ControlPlane<Everything>>,
         catalog: Arc<Catalog>,
         settings: Arc<Settings>,
         node: Arc<dyn Node>,

@@ -39,7 +39,7 @@ fn list_one(admin: &Admin, call: &Call) -> Outcome {
 fn list(admin: &Admin, call: &Call, tag: Option<&str>) -> Outcome {
     let size = crud::size(call)?;
     let after = call.argument("offset").map(decode).transpose()?;
-    let set = admin.control.read();
+    let set = admin.control.kong();
     // One more than asked for tells whether there is a next page.
     let mut found = set.tagged(tag, after.as_ref(), size + 1);
     let more = found.len() > size;

@@ -66,7 +66,7 @@ pub(super) fn target_endpoints() -> Vec<Endpoint> {
         Endpoint::at("/upstreams/{upstreams}/targets/{targets}").shows(
             "Show a target of an upstream",
             |admin, call| {
-                let set = admin.control.read();
+                let set = admin.control.kong();
                 let (_, target) = find_target(&set, admin, call)?;
                 Ok(Answer::json_text(
                     StatusCode::OK,
@@ -95,7 +95,7 @@ fn find_target<'s>(
 }
 
 fn health(admin: &Admin, call: &Call) -> Outcome {
-    let set = admin.control.read();
+    let set = admin.control.kong();
     let upstream = crud::find_parent(&set, admin, EntityKind::Upstream, call.key(0))?;
     let health = admin.node.cluster_health(upstream).unwrap_or_default();
     let node_id = admin.node.identity().node_id;
@@ -218,7 +218,7 @@ fn set_unhealthy(admin: &Admin, call: &Call) -> Outcome {
 }
 
 fn set_health(admin: &Admin, call: &Call, healthy: bool) -> Outcome {
-    let set = admin.control.read();
+    let set = admin.control.kong();
     let (upstream, target) = find_target(&set, admin, call)?;
     let address: Option<SocketAddr> = match call.keys.get(2) {
         None => None,

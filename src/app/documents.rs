@@ -18,9 +18,9 @@ use super::instance::{self, Ask};
 use crate::base::diagnostic::{Diagnostic, has_errors};
 use crate::base::source_ref::SourceRef;
 use crate::cli::Configured;
-use crate::control::ControlPlane;
 use crate::control::store::embedded::{EmbeddedStore, Ownership};
 use crate::control::store::{Store, StoreError};
+use crate::control::{ControlPlane, Everything};
 use crate::dialects::kong::compile::{Options, compile_all};
 use crate::dialects::kong::declarative::{self, Document, Syntax, export_yaml, parse_text};
 use crate::dialects::kong::entities::{RouterFlavor, WriteContext};
@@ -239,7 +239,7 @@ pub(crate) fn plan(configured: &Configured, documents: &[PathBuf]) -> anyhow::Re
             None => EntitySet::new(),
         }
     } else {
-        stored(&settings)?.0
+        EntitySet::clone(&stored(&settings)?.0.kong)
     };
     let (plan, findings) = compile_all(&entities, &reading.catalog, &reading.options());
     warn(&findings);
@@ -297,7 +297,7 @@ pub(crate) type Progress = Arc<dyn Fn(usize, usize) + Send + Sync>;
 
 /// Writes a document into the store, and says what was done. Blocks.
 pub(crate) fn import_into(
-    control: &ControlPlane<EntitySet>,
+    control: &ControlPlane<Everything>,
     reading: &Arc<Reading>,
     name: &str,
     text: &str,
@@ -311,7 +311,7 @@ pub(crate) fn import_into(
         Arc::clone(progress),
         Arc::clone(reading),
     );
-    let written = control.write_blocking(move |entities: &mut EntitySet, write| {
+    let written = control.write_kong_blocking(move |entities, write| {
         let mut show = |done, total| progress(done, total);
         let imported = reading.write(write.now, |context| {
             declarative::import(entities, document.clone(), context, &mut show)
@@ -340,7 +340,7 @@ pub(crate) fn export(configured: &Configured, file: &Path) -> anyhow::Result<()>
         bail!("database: 'off' has no store to export, use 'GET /config'");
     }
     let (entities, revision) = stored(&settings)?;
-    let text = export_yaml(&entities, unix_millis(SystemTime::now()))
+    let text = export_yaml(&entities.kong, unix_millis(SystemTime::now()))
         .map_err(|reason| anyhow::anyhow!("{}: {reason}", file.display()))?;
     // It holds keys and passwords.
     let mut options = std::fs::OpenOptions::new();
@@ -357,16 +357,16 @@ pub(crate) fn export(configured: &Configured, file: &Path) -> anyhow::Result<()>
     tell(&format!(
         "{}: {} entities exported, revision {revision}",
         file.display(),
-        entities.len()
+        entities.kong.len()
     ))
 }
 
 /// What the embedded store holds, with its revision. A running instance goes on writing meanwhile.
-fn stored(settings: &Settings) -> anyhow::Result<(EntitySet, u64)> {
+fn stored(settings: &Settings) -> anyhow::Result<(Everything, u64)> {
     use crate::control::Entities;
     let store = EmbeddedStore::open(&settings.general.prefix, Ownership::Follow)?;
     let contents = store.load()?;
-    let entities = EntitySet::restore(&contents.rows)
+    let entities = Everything::restore(&contents.rows)
         .map_err(|reason| anyhow::anyhow!("{}: {reason}", store.name()))?;
     Ok((entities, contents.revision))
 }

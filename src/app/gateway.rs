@@ -20,11 +20,12 @@ use super::logging::Logging;
 use super::node::Process;
 use crate::admin::node::Node;
 use crate::admin::state::{Admin, VERSION};
-use crate::control::ControlPlane;
 use crate::control::builder::Builder;
+use crate::control::everything::Change;
 use crate::control::store::Store;
 use crate::control::store::embedded::{EmbeddedStore, Ownership};
 use crate::control::store::memory::MemoryStore;
+use crate::control::{ControlPlane, Everything};
 use crate::dialects::kong::compile::compile;
 use crate::dialects::kong::compile::serving::compile_serving;
 use crate::dialects::kong::declarative::export;
@@ -60,12 +61,12 @@ pub(crate) struct Gateway {
     pub(crate) settings: Settings,
     pub(crate) files: Files,
     pub(crate) reading: Arc<Reading>,
-    pub(crate) control: Arc<ControlPlane<EntitySet>>,
+    pub(crate) control: Arc<ControlPlane<Everything>>,
     pub(crate) admin: Arc<Admin>,
     pub(crate) node: Arc<Process>,
     pub(crate) access_log: Option<Arc<AccessLog>>,
     access_log_writer: Option<std::thread::JoinHandle<()>>,
-    builder: Builder<EntitySet, Snapshot>,
+    builder: Builder<Everything, Snapshot>,
     linker: Arc<Mutex<Linker>>,
     snapshots: Arc<ArcSwap<Snapshot>>,
     live: Arc<Live>,
@@ -239,7 +240,7 @@ impl Gateway {
     }
 
     fn replace_entities(&self, name: &str, entities: EntitySet) -> anyhow::Result<()> {
-        let replaced = self.control.write_blocking(move |set: &mut EntitySet, _| {
+        let replaced = self.control.write_kong_blocking(move |set, _| {
             let changes = EntitySet::difference(set, &entities);
             *set = entities.clone();
             Ok(((), changes))
@@ -258,7 +259,7 @@ impl Gateway {
             return Ok(());
         }
         let document = export(
-            &self.control.read(),
+            &self.control.kong(),
             documents::unix_millis(SystemTime::now()),
         );
         let left = serde_json::json!({ "hash": hash, "document": document });
@@ -292,7 +293,7 @@ impl Gateway {
     }
 
     /// Removes credentials whose time is over, for ever.
-    pub(crate) async fn remove_expired(control: std::sync::Weak<ControlPlane<EntitySet>>) {
+    pub(crate) async fn remove_expired(control: std::sync::Weak<ControlPlane<Everything>>) {
         let mut looks = tokio::time::interval(EXPIRY_LOOK_EVERY);
         loop {
             looks.tick().await;
@@ -305,13 +306,12 @@ impl Gateway {
                     .as_secs()
             };
             // Looked at on a copy, which is cheap: most of the time nothing has expired and nothing is written.
-            let mut copy = EntitySet::clone(&control.read());
+            let mut copy = EntitySet::clone(&control.kong());
             if copy.remove_expired(seconds(SystemTime::now())).is_empty() {
                 continue;
             }
-            let removed = control.write(move |set: &mut EntitySet, write| {
-                Ok(((), set.remove_expired(seconds(write.now))))
-            });
+            let removed = control
+                .write_kong(move |set, write| Ok(((), set.remove_expired(seconds(write.now)))));
             if let Err(error) = removed.await {
                 tracing::warn!(%error, "expired credentials cannot be removed");
             }
@@ -354,11 +354,14 @@ fn start_builder(
     linker: &Arc<Mutex<Linker>>,
     snapshots: &Arc<ArcSwap<Snapshot>>,
     first: Snapshot,
-) -> anyhow::Result<Builder<EntitySet, Snapshot>> {
+) -> anyhow::Result<Builder<Everything, Snapshot>> {
     let (catalog, options) = (Arc::clone(&reading.catalog), reading.options());
     let (linker, snapshots) = (Arc::clone(linker), Arc::clone(snapshots));
     Builder::start(
-        Box::new(move |before, after, changes| compile(before, after, changes, &catalog, &options)),
+        Box::new(move |before: &Everything, after: &Everything, changes| {
+            let (kong, _) = Change::split(changes);
+            compile(&before.kong, &after.kong, &kong, &catalog, &options)
+        }),
         Box::new(move |delta, revision| {
             // Published while the linker is held, so that a reload and a build never undo one another.
             let mut linker = linker.lock();

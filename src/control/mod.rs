@@ -13,6 +13,7 @@
 
 pub mod builder;
 pub mod entities;
+pub mod everything;
 mod jobs;
 mod kong;
 pub mod plane;
@@ -22,4 +23,5 @@ mod toy;
 
 pub use builder::Builder;
 pub use entities::{Change, Entities};
+pub use everything::Everything;
 pub use plane::{ControlPlane, Moment, Publication};

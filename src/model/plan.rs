@@ -69,6 +69,17 @@ impl Plan {
 }
 
 impl PlanDelta {
+    /// Takes in the edits of another dialect; ids of different dialects are never the same.
+    pub fn merge(&mut self, other: Self) {
+        self.routes.extend(other.routes);
+        self.forwards.extend(other.forwards);
+        self.clusters.extend(other.clusters);
+        self.pipelines.extend(other.pipelines);
+        self.principals.extend(other.principals);
+        self.credentials.extend(other.credentials);
+        self.certificates.extend(other.certificates);
+    }
+
     /// True when nothing would change.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -31,7 +31,7 @@ pub(in crate::admin) fn list(
     below: Option<Parent>,
     call: &Call,
 ) -> Outcome {
-    let set = admin.control.read();
+    let set = admin.control.kong();
     let parent = match below {
         None => None,
         Some(parent) => {

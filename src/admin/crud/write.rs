@@ -94,7 +94,7 @@ where
     let shared = admin.clone();
     let written = admin
         .control
-        .write(move |set, moment| {
+        .write_kong(move |set, moment| {
             let mut new_id = Uuid::new_v4;
             let mut context = WriteContext {
                 now_millis: moment.unix_ms(),

@@ -121,7 +121,7 @@ async fn ten_thousand_rows_are_listed_fast() {
         .collect();
     // Written in one commit, as an import does.
     let admin = api.admin.clone();
-    let written = api.admin.control.write(move |set, moment| {
+    let written = api.admin.control.write_kong(move |set, moment| {
         let mut new_id = uuid::Uuid::new_v4;
         let mut context = crate::dialects::kong::entities::WriteContext {
             now_millis: moment.unix_ms(),

@@ -1,3 +1,6 @@
 //! The Apigee dialect: its documents, its language, its entities and their compilation.
 
+pub mod entities;
+pub mod entity_set;
+pub mod error;
 pub mod xml;
