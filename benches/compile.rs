@@ -18,6 +18,7 @@ use sallyport::model::plan::{Plan, PlanDelta};
 use sallyport::plugins;
 use sallyport::plugins::kong::renderer::{ErrorTemplates, KongRenderer};
 use sallyport::runtime::certificates::CertificateTable;
+use sallyport::runtime::client::{Client, ClientOptions};
 use sallyport::runtime::link::{Linker, LinkerParts};
 use sallyport::runtime::live::Live;
 use sallyport::runtime::pipeline::Pipeline;
@@ -84,9 +85,11 @@ fn linker(runtime: &tokio::runtime::Runtime) -> Linker {
     let (settings, _) = Settings::parse(None, &[]).unwrap();
     let serving = compile_serving(&settings, &ServingFiles::default(), "bench/0");
     let renderer = KongRenderer::new(ErrorTemplates::default(), "text/plain", "default");
+    let resolver = Resolver::start(ResolverOptions::default(), runtime.handle()).unwrap();
     Linker::new(LinkerParts {
         live: Arc::new(Live::default()),
-        resolver: Resolver::start(ResolverOptions::default(), runtime.handle()).unwrap(),
+        client: Client::new(Arc::clone(&resolver), ClientOptions::default()),
+        resolver,
         plugins: plugins::table(),
         prefix: std::env::temp_dir(),
         snapshot: Snapshot {

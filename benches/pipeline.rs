@@ -30,12 +30,14 @@ use sallyport::model::serving::{
 use sallyport::plugins;
 use sallyport::plugins::kong::renderer::{ErrorTemplates, KongRenderer};
 use sallyport::runtime::certificates::CertificateTable;
+use sallyport::runtime::client::{Client, ClientOptions};
 use sallyport::runtime::connection::Connection;
 use sallyport::runtime::contract::{Flow, LinkContext, Phases};
 use sallyport::runtime::directory::Directory;
 use sallyport::runtime::exchange::{Exchange, RequestId};
 use sallyport::runtime::live::Live;
 use sallyport::runtime::pipeline::{Instance, Pipeline, Ranked, Step};
+use sallyport::runtime::resolver::{Resolver, ResolverOptions};
 use sallyport::runtime::router::Router;
 use sallyport::runtime::serving::Serving;
 use sallyport::runtime::slots::Slots;
@@ -75,9 +77,13 @@ fn config(plugin: &str) -> Value {
     }
 }
 
-fn pipeline(live: &Live, names: &[&str]) -> Pipeline {
+fn pipeline(live: &Arc<Live>, names: &[&str]) -> Pipeline {
     let table = plugins::table();
     let mut pipeline = Pipeline::default();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let resolver = Resolver::start(ResolverOptions::default(), runtime.handle()).unwrap();
+    let client = Client::new(Arc::clone(&resolver), ClientOptions::default());
+    let serving = serving();
     for name in names {
         let entry = table.iter().find(|entry| entry.info.name == *name).unwrap();
         let Value::Object(config) = config(name) else {
@@ -88,10 +94,14 @@ fn pipeline(live: &Live, names: &[&str]) -> Pipeline {
             plugin: (*name).into(),
             config: Value::Object(entry.info.config.fill(config)),
             scope: Scope::default(),
+            protocols: ProtocolSet::default(),
         });
         let context = LinkContext {
             live,
+            resolver: &resolver,
             prefix: Path::new("."),
+            client: &client,
+            serving: &serving,
         };
         let plugin = (entry.link)(&plan, &context).unwrap();
         let instance = Arc::new(Instance {
@@ -110,25 +120,7 @@ fn pipeline(live: &Live, names: &[&str]) -> Pipeline {
     pipeline
 }
 
-fn snapshot() -> Arc<Snapshot> {
-    let principal = Uuid::new_v4();
-    let mut directory = Directory::default();
-    directory.put_principal(Arc::new(Principal::new(Arc::new(PrincipalPlan {
-        id: principal,
-        username: Some("alice".into()),
-        custom_id: None,
-        groups: Vec::new(),
-        acl_groups: Vec::new(),
-        description: "{}".into(),
-    }))));
-    directory.put_credential(Arc::new(Credential::new(Arc::new(CredentialPlan {
-        id: Uuid::new_v4(),
-        kind: "key-auth".into(),
-        key: Secret::new("key-of-alice"),
-        principal,
-        secret: None,
-        expires_at: None,
-    }))));
+fn serving() -> Arc<Serving> {
     let serving = ServingPlan {
         trusted: Vec::new(),
         client_address: ClientAddressPlan {
@@ -154,6 +146,28 @@ fn snapshot() -> Arc<Snapshot> {
         port_map: Vec::new(),
         access_log: AccessLogFormat::Combined,
     };
+    Arc::new(Serving::link(serving).unwrap())
+}
+
+fn snapshot() -> Arc<Snapshot> {
+    let principal = Uuid::new_v4();
+    let mut directory = Directory::default();
+    directory.put_principal(Arc::new(Principal::new(Arc::new(PrincipalPlan {
+        id: principal,
+        username: Some("alice".into()),
+        custom_id: None,
+        groups: Vec::new(),
+        acl_groups: Vec::new(),
+        description: "{}".into(),
+    }))));
+    directory.put_credential(Arc::new(Credential::new(Arc::new(CredentialPlan {
+        id: Uuid::new_v4(),
+        kind: "key-auth".into(),
+        key: Secret::new("key-of-alice"),
+        principal,
+        secret: None,
+        expires_at: None,
+    }))));
     Arc::new(Snapshot {
         revision: 1,
         router: Router::default(),
@@ -162,7 +176,8 @@ fn snapshot() -> Arc<Snapshot> {
         directory,
         certificates: CertificateTable::new(None),
         clusters: Default::default(),
-        serving: Arc::new(Serving::link(serving).unwrap()),
+        forwards: Default::default(),
+        serving: serving(),
         renderer: Arc::new(KongRenderer::new(
             ErrorTemplates::default(),
             "text/plain",
@@ -226,7 +241,7 @@ fn run(mut exchange: Exchange, mut head: ResponseHeader) -> (Exchange, ResponseH
 }
 
 fn pipelines(criterion: &mut Criterion) {
-    let live = Live::default();
+    let live = Arc::new(Live::default());
     let snapshot = snapshot();
     let connection = Arc::new(Connection::new(
         "192.0.2.1:40000".parse().unwrap(),

@@ -34,6 +34,7 @@ use crate::engine::{AccessLog, AccessLogTarget, Engine, EngineOptions, ForcedDri
 use crate::plugins;
 use crate::plugins::kong::renderer::KongRenderer;
 use crate::runtime::certificates::CertificateTable;
+use crate::runtime::client::{Client, ClientOptions};
 use crate::runtime::link::{Linker, LinkerParts};
 use crate::runtime::live::Live;
 use crate::runtime::pipeline::Pipeline;
@@ -88,6 +89,7 @@ impl Gateway {
         live.node().identify(store.node_id(), hostname());
         let resolver = Resolver::start(resolver_options(&settings.dns), runtime)
             .map_err(|reason| anyhow!("names cannot be resolved: {reason}"))?;
+        let client = Client::new(Arc::clone(&resolver), ClientOptions::default());
         let first = empty_snapshot(&settings, &files)?;
         let snapshots = Arc::new(ArcSwap::from_pointee(first.clone()));
         let selection = &settings.general.plugins;
@@ -97,6 +99,7 @@ impl Gateway {
         let linker = Arc::new(Mutex::new(Linker::new(LinkerParts {
             live: Arc::clone(&live),
             resolver,
+            client: Arc::clone(&client),
             plugins: table.collect(),
             prefix: settings.general.prefix.clone(),
             snapshot: first.clone(),

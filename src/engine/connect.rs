@@ -13,6 +13,7 @@ use crate::engine::exchange::codec::UpstreamStream;
 use crate::engine::forwarding::{self, Destination};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Fault, FaultKind};
+use crate::runtime::upstream_tls::UpstreamTls;
 
 /// What the exchange driver speaks.
 const HTTP1_ALPN: &[u8] = b"\x08http/1.1";
@@ -45,10 +46,12 @@ pub(crate) async fn connect(
             .connection(&name, HTTP1_ALPN)
             .map_err(|error| failed(&error))?;
         let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(&error))?;
-        Pin::new(&mut stream)
-            .connect()
-            .await
-            .map_err(|error| failed(&error))?;
+        if let Err(error) = Pin::new(&mut stream).connect().await {
+            return Err(match UpstreamTls::refusal(stream.ssl()) {
+                Some(reason) => failed(&reason),
+                None => failed(&error),
+            });
+        }
         Ok(UpstreamStream::Tls(Box::new(stream)))
     };
     match tokio::time::timeout(limit, opening).await {

@@ -232,13 +232,49 @@ pub struct ForwardPlan {
 /// TLS towards an upstream. Everything here takes part in connection reuse.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct UpstreamTlsPlan {
-    /// Verify chain and name; `None` is the dialect's default (Kong: no verification).
+    /// Verify chain and peer; `None` is the dialect's default (Kong: no verification).
     pub verify: Option<bool>,
     /// Longest accepted chain of intermediates; `None` is 1 (Kong).
     pub verify_depth: Option<u8>,
     /// PEM trust anchors; empty means the globally configured trust.
     pub authorities: Vec<Arc<str>>,
     pub client_certificate: Option<Arc<KeyPairPlan>>,
+    /// Whom a verified certificate must be for.
+    pub peer: PeerRule,
+    /// Versions that may be spoken; empty is TLS 1.2 and 1.3. Those between the lowest and the highest are spoken too.
+    pub versions: Vec<TlsVersion>,
+    /// Ciphers up to TLS 1.2, in OpenSSL's or IANA's names; empty is the TLS library's choice.
+    pub ciphers: Vec<Arc<str>>,
+}
+
+/// Whom a verified certificate must be for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerRule {
+    /// The host asked for, by name or address.
+    #[default]
+    Name,
+    /// One of these is among its URI names (Consul: SPIFFE ids). The host asked for does not matter.
+    UriIn(Vec<Arc<str>>),
+    /// This is its common name or one of its DNS names, whatever host was asked for (Apigee: `CommonName`).
+    CommonName {
+        name: Arc<str>,
+        /// A leading `*.` in `name` stands for one label; without this it is compared as it is.
+        wildcard: bool,
+    },
+}
+
+/// A version of the TLS protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum TlsVersion {
+    #[serde(rename = "TLSv1")]
+    Tls1_0,
+    #[serde(rename = "TLSv1.1")]
+    Tls1_1,
+    #[serde(rename = "TLSv1.2")]
+    Tls1_2,
+    #[serde(rename = "TLSv1.3")]
+    Tls1_3,
 }
 
 /// A certificate chain with its key, PEM. The key prints as a fingerprint.

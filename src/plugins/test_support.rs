@@ -27,6 +27,7 @@ use crate::model::serving::{
 };
 use crate::plugins::kong::renderer::{ErrorTemplates, KongRenderer};
 use crate::runtime::certificates::CertificateTable;
+use crate::runtime::client::{Client, ClientOptions};
 use crate::runtime::cluster::Cluster;
 use crate::runtime::connection::Connection;
 use crate::runtime::contract::{Flow, LinkContext, Plugin, PluginEntry};
@@ -244,6 +245,7 @@ impl World {
             resolver: &resolver(),
             serving: &serving,
             prefix: Path::new("."),
+            client: &Client::new(resolver(), ClientOptions::default()),
         };
         (entry.link)(plan, &context)
     }

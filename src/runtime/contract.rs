@@ -26,6 +26,7 @@ use pingora_http::ResponseHeader;
 
 use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
+use crate::runtime::client::Client;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Fault, LocalResponse, NoEndpoint};
 use crate::runtime::live::Live;
@@ -210,6 +211,8 @@ pub struct LinkContext<'a> {
     pub serving: &'a Arc<Serving>,
     /// Folder for relative paths in configurations, when the operator named one.
     pub prefix: &'a std::path::Path,
+    /// For requests of the plugin's own.
+    pub client: &'a Arc<Client>,
 }
 
 /// Builds an instance from its plan; the error text says which field and what is allowed.

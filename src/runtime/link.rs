@@ -16,6 +16,7 @@ use crate::model::plan::{
 };
 use crate::model::{Diagnostic, SourceRef};
 use crate::runtime::certificates::ServerCertificate;
+use crate::runtime::client::Client;
 use crate::runtime::cluster::Cluster;
 use crate::runtime::contract::{LinkContext, LinkPlugin, PluginEntry, Renderer};
 use crate::runtime::live::Live;
@@ -30,6 +31,7 @@ use crate::runtime::upstream_tls::UpstreamTls;
 pub struct Linker {
     live: Arc<Live>,
     resolver: Arc<Resolver>,
+    client: Arc<Client>,
     plugins: BTreeMap<&'static str, LinkPlugin>,
     prefix: PathBuf,
     snapshot: Snapshot,
@@ -60,6 +62,7 @@ struct LinkedRoute {
 pub struct LinkerParts {
     pub live: Arc<Live>,
     pub resolver: Arc<Resolver>,
+    pub client: Arc<Client>,
     pub plugins: Vec<PluginEntry>,
     /// Folder for relative paths in plugin configurations.
     pub prefix: PathBuf,
@@ -73,6 +76,7 @@ impl Linker {
         Self {
             live: parts.live,
             resolver: parts.resolver,
+            client: parts.client,
             plugins: plugins.map(|entry| (entry.info.name, entry.link)).collect(),
             prefix: parts.prefix,
             snapshot: parts.snapshot,
@@ -304,6 +308,7 @@ impl Linker {
             resolver: &self.resolver,
             serving: &self.snapshot.serving,
             prefix: &self.prefix,
+            client: &self.client,
         };
         let linked = match self.plugins.get(&*plan.plugin) {
             Some(link) => link(plan, &context),

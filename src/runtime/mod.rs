@@ -4,6 +4,7 @@
 //! configuration came from.
 
 pub mod certificates;
+pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod connection;

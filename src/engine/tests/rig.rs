@@ -23,6 +23,7 @@ use crate::model::serving::{
     AccessLogFormat, ClientAddressPlan, GatewayHeadersPlan, ServingPlan, UpstreamPoolPlan,
 };
 use crate::runtime::certificates::CertificateTable;
+use crate::runtime::client::{Client, ClientOptions};
 use crate::runtime::contract::{PluginEntry, ProtocolProblem, Renderer};
 use crate::runtime::directory::Directory;
 use crate::runtime::exchange::Exchange;
@@ -128,6 +129,7 @@ impl Setup {
         };
         let mut linker = Linker::new(LinkerParts {
             live: Arc::clone(&live),
+            client: Client::new(Arc::clone(&resolver), ClientOptions::default()),
             resolver,
             plugins: self.plugins,
             prefix: ".".into(),

@@ -94,7 +94,7 @@ fn verifying(authority: &PemPair, depth: Option<u8>) -> UpstreamTlsPlan {
         verify: Some(true),
         verify_depth: depth,
         authorities: vec![authority.certificate.as_str().into()],
-        client_certificate: None,
+        ..UpstreamTlsPlan::default()
     }
 }
 
@@ -144,7 +144,10 @@ fn verifies_chain_name_and_depth() {
         assert!(connect(&unverified, server, None, name).unwrap().0.is_ok());
     }
     let tls = link(&verifying(&root, None)).unwrap();
-    assert_eq!(tls.connection("", b"").err().as_deref(), Some(NAMELESS));
+    assert_eq!(
+        tls.connection("", b"").err().as_deref(),
+        Some(judge::NAMELESS)
+    );
     assert!(unverified.connection("", b"").is_ok());
 }
 

@@ -170,6 +170,7 @@ fn forward(
                 .map(|depth| u8::try_from(depth).unwrap_or(u8::MAX)),
             authorities: authorities(set, service.ca_certificates.as_deref().unwrap_or_default())?,
             client_certificate: client_certificate(set, service.client_certificate)?,
+            ..UpstreamTlsPlan::default()
         },
         description: Arc::clone(&row.json),
     };
