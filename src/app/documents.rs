@@ -84,7 +84,7 @@ impl Reading {
         self.write(SystemTime::now(), |context| {
             declarative::load(document, context, progress)
         })
-        .map_err(|wrong| refused(name, &wrong))
+        .map_err(|wrong| refused(name, text, &wrong))
     }
 }
 
@@ -140,14 +140,21 @@ fn read_document(name: &str, text: &str) -> Result<Document, Refused> {
             wrong.message,
         )]));
     }
-    Document::parse(text, syntax).map_err(|wrong| refused(name, &wrong))
+    Document::parse(text, syntax).map_err(|wrong| refused(name, text, &wrong))
 }
 
-fn refused(name: &str, wrong: &declarative::DocumentError) -> Refused {
-    let findings = wrong.lines().into_iter();
+fn refused(name: &str, text: &str, wrong: &declarative::DocumentError) -> Refused {
+    let lines = declarative::Lines::of(text);
+    let findings = wrong.findings().into_iter();
     Refused(
         findings
-            .map(|line| Diagnostic::error("declarative", SourceRef::document(name), line))
+            .map(|finding| {
+                let mut at = SourceRef::document(name);
+                if let Some(line) = lines.find(&finding.path) {
+                    at = at.at_line(line);
+                }
+                Diagnostic::error("declarative", at, finding.text)
+            })
             .collect(),
     )
 }
@@ -225,12 +232,13 @@ pub(crate) fn plan(configured: &Configured, documents: &[PathBuf]) -> anyhow::Re
         let mut entities = EntitySet::new();
         for document in documents {
             let name = document.display().to_string();
-            let read = read_document(&name, &read_file(document)?)?;
+            let text = read_file(document)?;
+            let read = read_document(&name, &text)?;
             reading
                 .write(SystemTime::now(), |context| {
                     declarative::import(&mut entities, read, context, &mut |_, _| {})
                 })
-                .map_err(|wrong| refused(&name, &wrong))?;
+                .map_err(|wrong| refused(&name, &text, &wrong))?;
         }
         entities
     } else if settings.general.database == Database::Off {
@@ -325,7 +333,7 @@ pub(crate) fn import_into(
         }
     });
     if let Some(error) = wrong.lock().take() {
-        return Err(refused(name, &error).into());
+        return Err(refused(name, text, &error).into());
     }
     let (count, revision) = written.map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
     Ok(format!(

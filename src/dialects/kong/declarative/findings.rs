@@ -28,7 +28,7 @@ impl DocumentError {
         Self::Invalid(Box::new(Findings {
             unmatched: fields.clone(),
             fields,
-            flattened: Vec::new(),
+            ..Findings::default()
         }))
     }
 
@@ -53,15 +53,21 @@ impl DocumentError {
         body
     }
 
-    /// One line for each finding, with its place: `service "users": host: required field missing`.
-    pub fn lines(&self) -> Vec<String> {
+    /// Everything that is wrong, each with its place: `service "users": host: required field missing`.
+    pub fn findings(&self) -> Vec<Finding> {
         let findings = match self {
-            Self::Missing => return vec![MISSING.to_owned()],
+            Self::Missing => {
+                return vec![Finding {
+                    path: Vec::new(),
+                    text: MISSING.to_owned(),
+                }];
+            }
             Self::Invalid(findings) => findings,
         };
-        let mut lines = Vec::new();
-        lines_of(&mut lines, "", &Value::Object(findings.unmatched.clone()));
-        for entity in &findings.flattened {
+        let mut all = Vec::new();
+        let unmatched = Value::Object(findings.unmatched.clone());
+        collect(&mut all, &mut Vec::new(), "", &unmatched);
+        for (entity, place) in findings.flattened.iter().zip(&findings.places) {
             let word = |key: &str| entity.get(key).and_then(Value::as_str);
             let mut subject = word("entity_type").unwrap_or("entity").to_owned();
             if let Some(name) = word("entity_name").or_else(|| word("entity_id")) {
@@ -71,13 +77,38 @@ impl DocumentError {
             for error in errors.into_iter().flatten() {
                 let message = error.get("message").and_then(Value::as_str);
                 let message = message.unwrap_or("not allowed");
-                lines.push(match error.get("field").and_then(Value::as_str) {
-                    Some(field) => format!("{subject}: {field}: {message}"),
-                    None => format!("{subject}: {message}"),
+                let field = error.get("field").and_then(Value::as_str);
+                let steps = place
+                    .iter()
+                    .flat_map(|(list, index)| [(*list).to_owned(), index.to_string()]);
+                let inner = field.into_iter().flat_map(|field| field.split('.'));
+                all.push(Finding {
+                    path: steps.chain(inner.map(from_zero)).collect(),
+                    text: match field {
+                        Some(field) => format!("{subject}: {field}: {message}"),
+                        None => format!("{subject}: {message}"),
+                    },
                 });
             }
         }
-        lines
+        all
+    }
+}
+
+/// One thing that is wrong with a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Keys and positions (from 0) that lead to it from the root, as far as they exist.
+    pub path: Vec<String>,
+    /// What is wrong, with whom.
+    pub text: String,
+}
+
+/// Positions are counted from 1 in what Kong's clients read.
+fn from_zero(step: &str) -> String {
+    match step.parse::<usize>() {
+        Ok(position) => position.saturating_sub(1).to_string(),
+        Err(_) => step.to_owned(),
     }
 }
 
@@ -94,22 +125,35 @@ impl fmt::Display for DocumentError {
 
 impl std::error::Error for DocumentError {}
 
-fn lines_of(lines: &mut Vec<String>, place: &str, tree: &Value) {
+fn collect(all: &mut Vec<Finding>, path: &mut Vec<String>, place: &str, tree: &Value) {
     let below = |step: &str| match place {
         "" => step.to_owned(),
         place => format!("{place}.{step}"),
     };
+    let mut enter = |step: String, shown: &str, tree: &Value| {
+        path.push(step);
+        collect(all, path, &below(shown), tree);
+        path.pop();
+    };
     match tree {
-        Value::Object(map) => map
-            .iter()
-            .for_each(|(key, tree)| lines_of(lines, &below(key), tree)),
-        Value::Array(list) => list
-            .iter()
-            .zip(1..)
-            .filter(|(tree, _)| !tree.is_null())
-            .for_each(|(tree, index)| lines_of(lines, &below(&index.to_string()), tree)),
-        Value::String(message) => lines.push(format!("{place}: {message}")),
-        other => lines.push(format!("{place}: {other}")),
+        Value::Object(map) => {
+            for (key, tree) in map {
+                enter(key.clone(), key, tree);
+            }
+        }
+        Value::Array(list) => {
+            for (index, tree) in list.iter().enumerate().filter(|(_, tree)| !tree.is_null()) {
+                enter(index.to_string(), &(index + 1).to_string(), tree);
+            }
+        }
+        Value::String(message) => all.push(Finding {
+            path: path.clone(),
+            text: format!("{place}: {message}"),
+        }),
+        other => all.push(Finding {
+            path: path.clone(),
+            text: format!("{place}: {other}"),
+        }),
     }
 }
 
@@ -125,6 +169,8 @@ pub struct Findings {
     unmatched: Map<String, Value>,
     /// Those that belong to one, by entity.
     flattened: Vec<Value>,
+    /// Where the entities of `flattened` stand.
+    places: Vec<Place>,
 }
 
 /// Whom a finding is about.
@@ -264,6 +310,7 @@ impl Findings {
         entry.insert("entity".into(), sent);
         entry.insert("errors".into(), errors.into());
         self.flattened.push(Value::Object(entry));
+        self.places.push(subject.place.clone());
     }
 }
 

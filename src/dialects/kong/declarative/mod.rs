@@ -13,6 +13,7 @@ mod export;
 mod findings;
 mod flatten;
 mod ids;
+mod lines;
 mod load;
 mod migrate;
 
@@ -25,7 +26,8 @@ pub use document::{
     DEPTH_MAX, Syntax, SyntaxError, TEXT_BYTES_MAX, parse_text, text_hash, tree_hash,
 };
 pub use export::{export, export_yaml, loaded_entities};
-pub use findings::{DocumentError, Findings};
+pub use findings::{DocumentError, Finding, Findings};
+pub use lines::Lines;
 pub use load::{Imported, Loaded, import, load};
 
 /// How far a load or import is: entities done, and entities in the document.

@@ -320,7 +320,7 @@ services:
     let about = of("route");
     assert_eq!(about["entity"]["service"], json!({"id": service}));
     assert_eq!(about["errors"][0]["field"], "protocols.1");
-    assert_eq!(error.lines().len(), 1 + flattened.len());
+    assert_eq!(error.findings().len(), 1 + flattened.len());
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn exports_come_back_the_same() {
         yaml.starts_with("_format_version: '3.0'\n_transform: false\n"),
         "{yaml}"
     );
-    let again = loaded(&yaml).unwrap_or_else(|error| panic!("{:?}", error.lines()));
+    let again = loaded(&yaml).unwrap_or_else(|error| panic!("{:?}", error.findings()));
     assert_eq!(EntitySet::difference(&entities, &again), []);
 }
 
@@ -412,6 +412,6 @@ fn hostile_documents_are_refused_not_fatal() {
     ] {
         let error = loaded(text).unwrap_err();
         assert_eq!(error.to_json(true)["code"], 14, "{text}");
-        assert!(!error.lines().is_empty());
+        assert!(!error.findings().is_empty());
     }
 }
