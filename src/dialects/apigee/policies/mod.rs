@@ -1,0 +1,219 @@
+//! Policies as bundles write them: one file each that turns XML into a configuration, and the one table that lists them.
+//!
+//! A policy is a file here and a line in [`TABLE`], and a file that runs it in `plugins::apigee::policies`. What is read
+//! here is plain data: the compiled plan shows it. Refuses to know how a policy runs.
+
+pub mod flow_callout;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::base::source_ref::SourceRef;
+use crate::dialects::apigee::xml::{Fields, Findings, Written};
+
+/// Reads the rest of a policy's file. `None` when it cannot be used; the reason is among the findings.
+pub type Parse = fn(&mut PolicyReader<'_, '_>) -> Option<Parsed>;
+
+/// One line of the table.
+pub struct PolicyEntry {
+    /// The type, as the root element is spelt.
+    pub kind: &'static str,
+    /// Other spellings of the root element.
+    pub spellings: &'static [&'static str],
+    /// `<Properties>` mean something to it.
+    pub reads_properties: bool,
+    pub parse: Parse,
+}
+
+impl PolicyEntry {
+    const fn new(kind: &'static str, parse: Parse) -> Self {
+        Self {
+            kind,
+            spellings: &[],
+            reads_properties: false,
+            parse,
+        }
+    }
+}
+
+/// Every policy that can be used.
+const TABLE: &[PolicyEntry] = &[PolicyEntry::new("FlowCallout", flow_callout::parse)];
+
+/// The line for a root element.
+pub fn entry(element: &str) -> Option<&'static PolicyEntry> {
+    TABLE
+        .iter()
+        .find(|entry| entry.kind == element || entry.spellings.contains(&element))
+}
+
+/// What a policy's file is read with: the root element's fields, and where to complain.
+pub struct PolicyReader<'a, 'f> {
+    /// The root element; name, `enabled` and the like are known already, and the rest is asked for by the policy's file.
+    /// Whoever calls it warns about what nobody asked for.
+    pub fields: Fields<'a>,
+    pub findings: &'f mut Findings,
+    /// The policy's name.
+    pub name: &'a str,
+}
+
+impl PolicyReader<'_, '_> {
+    /// Complains about the whole policy.
+    pub fn error(&mut self, code: &'static str, message: impl Into<String>) {
+        self.findings.error(code, self.fields.place(), message);
+    }
+
+    /// The configuration as data.
+    pub fn parsed<C: Serialize>(&mut self, config: &C) -> Option<Parsed> {
+        match serde_json::to_value(config) {
+            Ok(config) => Some(Parsed {
+                config,
+                ..Parsed::default()
+            }),
+            Err(error) => {
+                self.error("configuration", format!("cannot be compiled: {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// A policy as data, and what the compiler has to know about it.
+#[derive(Debug, Clone, Default)]
+pub struct Parsed {
+    /// What the file that runs it is linked from.
+    pub config: Value,
+    /// Bodies that it looks at or replaces though its text does not say so.
+    pub bodies: Bodies,
+    /// Shared flows that it calls, as far as their names are fixed.
+    pub shared_flows: Vec<Written<String>>,
+    /// Resources that it needs, as URLs: `jsc://x.js`.
+    pub resources: Vec<Written<String>>,
+    /// Caches that must exist in the environment.
+    pub caches: Vec<Written<String>>,
+    /// Where it sends requests of its own.
+    pub callout: Option<Callout>,
+    /// Must not run after the answer was sent.
+    pub is_for_messages: bool,
+}
+
+/// Where a policy sends requests of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Callout {
+    Http(Box<crate::dialects::apigee::bundle::HttpTarget>),
+    Local(crate::dialects::apigee::bundle::LocalTarget),
+}
+
+impl Parsed {
+    /// The same, with bodies that it looks at or replaces.
+    #[must_use]
+    pub fn with_bodies(mut self, bodies: Bodies) -> Self {
+        self.bodies = self.bodies.with(bodies);
+        self
+    }
+}
+
+/// Which bodies somebody looks at or replaces; they are held whole then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bodies {
+    pub request: bool,
+    pub response: bool,
+    /// That of the message which is current where the policy is attached.
+    pub current: bool,
+}
+
+impl Bodies {
+    /// None.
+    pub const NONE: Self = Self {
+        request: false,
+        response: false,
+        current: false,
+    };
+    /// That of the current message.
+    pub const CURRENT: Self = Self {
+        current: true,
+        ..Self::NONE
+    };
+    /// That of the request.
+    pub const REQUEST: Self = Self {
+        request: true,
+        ..Self::NONE
+    };
+    /// That of the response.
+    pub const RESPONSE: Self = Self {
+        response: true,
+        ..Self::NONE
+    };
+    /// All of them, for policies that may look at anything.
+    pub const ALL: Self = Self {
+        request: true,
+        response: true,
+        current: true,
+    };
+
+    /// Both together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            request: self.request || other.request,
+            response: self.response || other.response,
+            current: self.current || other.current,
+        }
+    }
+
+    /// The bodies that a text speaks of: a condition, a template, a variable's name. Errs on the side of holding.
+    pub fn in_text(text: &str) -> Self {
+        let mut bodies = Self::NONE;
+        let is_part = |character: char| {
+            character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.')
+        };
+        for word in text.split(|character| !is_part(character)) {
+            let (message, property) = word.split_once('.').unwrap_or((word, ""));
+            let property = property.split('.').next().unwrap_or_default();
+            let looks = match property {
+                "content" | "formparam" | "formparams" | "formstring" => true,
+                // The message itself, as a source or reference: only where it stands alone.
+                "" => word == text.trim(),
+                _ => false,
+            };
+            match message {
+                "request" if looks => bodies.request = true,
+                "response" if looks => bodies.response = true,
+                "message" if looks => bodies.current = true,
+                _ => {}
+            }
+        }
+        bodies
+    }
+}
+
+/// A name with the place where it was written.
+pub fn written(value: impl Into<String>, at: SourceRef) -> Written<String> {
+    Written {
+        value: value.into(),
+        at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_bodies_that_texts_speak_of() {
+        let cases = [
+            ("request.content", Bodies::REQUEST),
+            ("x = 1 and request.formparam.a = \"b\"", Bodies::REQUEST),
+            ("{message.content}", Bodies::CURRENT),
+            (" request ", Bodies::REQUEST),
+            ("a request for you", Bodies::NONE),
+            ("response.header.content", Bodies::NONE),
+            ("request.header.content-type", Bodies::NONE),
+            ("{response.content.as.base64}", Bodies::RESPONSE),
+            ("my.request.content", Bodies::NONE),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Bodies::in_text(text), expected, "{text}");
+        }
+    }
+}
