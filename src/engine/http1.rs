@@ -287,3 +287,47 @@ fn short_length(value: &[u8]) -> Option<usize> {
     let number: usize = std::str::from_utf8(value).ok()?.parse().ok()?;
     (number as u64 <= SMALL_BODY_BYTES).then_some(number)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// What the fields say: nothing when extraordinary, else whether to close, and the body's length.
+    fn traits(fields: &str) -> Option<(bool, usize)> {
+        let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
+        let mut room = [httparse::EMPTY_HEADER; 16];
+        let mut request = httparse::Request::new(&mut room);
+        request.parse(head.as_bytes()).unwrap();
+        Traits::of(request.headers).map(|traits| (traits.close, traits.body))
+    }
+
+    #[test]
+    fn ordinary_requests_are_told_from_others() {
+        let cases = [
+            ("Host: a\r\n", Some((false, 0))),
+            ("hOsT: a\r\nX-Y: z\r\n", Some((false, 0))),
+            ("Host: a\r\nConnection: keep-alive\r\n", Some((false, 0))),
+            ("Host: a\r\nConnection: x, Close\r\n", Some((true, 0))),
+            ("Host: a\r\nContent-Length: 65536\r\n", Some((false, 65536))),
+            ("Host: a\r\nContent-Length: 00007\r\n", Some((false, 7))),
+            ("", None),
+            ("Host: a\r\nHost: a\r\n", None),
+            ("Host: a\r\nContent-Length: 65537\r\n", None),
+            ("Host: a\r\nContent-Length: +7\r\n", None),
+            ("Host: a\r\nContent-Length: 7, 7\r\n", None),
+            ("Host: a\r\nContent-Length:\r\n", None),
+            (
+                "Host: a\r\nContent-Length: 7\r\nContent-Length: 7\r\n",
+                None,
+            ),
+            ("Host: a\r\nTransfer-Encoding: chunked\r\n", None),
+            ("Host: a\r\nExpect: 100-continue\r\n", None),
+            ("Host: a\r\nUpgrade: websocket\r\n", None),
+        ];
+        for (fields, expected) in cases {
+            assert_eq!(traits(fields), expected, "{fields:?}");
+        }
+    }
+}

@@ -507,3 +507,52 @@ async fn holds_no_more_than_the_limit() {
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_pipelined_requests_of_all_kinds_in_order() {
+    let origin = Origin::echo().await;
+    // Ordinary, with a body, chunked, in bad need of a session, ordinary again: all in one piece.
+    let sent = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n\
+                POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody\
+                POST /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\
+                GET /4 HTTP/1.1\r\nHost: a\r\nUpgrade: none\r\n\r\n\
+                GET /5 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for driver in DRIVERS {
+        let rig = Setup::to(&[origin.address]).driver(driver).start().await;
+        let answer = rig.converse(sent).await.to_ascii_lowercase();
+        let places: Vec<Option<usize>> = [
+            "get /1 http",
+            "post /2 http",
+            "post /3 http",
+            "get /4 http",
+            "get /5 http",
+        ]
+        .iter()
+        .map(|line| answer.find(line))
+        .collect();
+        assert!(
+            places.iter().all(Option::is_some) && places.is_sorted(),
+            "{driver:?} {places:?} {answer}"
+        );
+        rig.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn goes_on_behind_bodies_that_nobody_read() {
+    let origin = Origin::echo().await;
+    // The first request is refused before its body has come.
+    let rig = Setup::to(&[origin.address]).start().await;
+    let mut client = TcpStream::connect(rig.address).await.unwrap();
+    let head = "TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let rest = "56789GET /after HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    client.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.to_ascii_lowercase().contains("get /after http/1.1"),
+        "{answer}"
+    );
+    rig.stop().await;
+}
