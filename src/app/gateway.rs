@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::documents::{self, Reading};
 use super::files::{self, Files};
+use super::listeners::ProxyListeners;
 use super::logging::Logging;
 use super::node::Process;
 use crate::admin::node::Node;
@@ -46,7 +47,6 @@ use crate::runtime::snapshot::Snapshot;
 use crate::settings::Settings;
 use crate::settings::dns::{DnsRecord, DnsSettings};
 use crate::settings::general::Database;
-use crate::settings::listen::Listen;
 use crate::settings::logging::LogTarget;
 use crate::settings::testing::TestDriver;
 
@@ -147,12 +147,15 @@ impl Gateway {
     /// Binds the proxy's listeners.
     pub(crate) fn engine(
         &self,
-        listeners: Vec<Listen>,
-        inherited: std::collections::HashMap<String, std::os::fd::RawFd>,
+        requests: ProxyListeners,
+        streams: ProxyListeners,
         workers: usize,
     ) -> anyhow::Result<Engine> {
+        let mut inherited = requests.inherited;
+        inherited.extend(streams.inherited);
         let engine = Engine::bind(EngineOptions {
-            listeners,
+            listeners: requests.listeners,
+            stream_listeners: streams.listeners,
             tls: self.settings.tls.clone(),
             snapshots: Arc::clone(&self.snapshots),
             node: Arc::clone(self.live.node()),
@@ -166,7 +169,7 @@ impl Gateway {
                 TestDriver::Duplex => Some(ForcedDriver::Duplex),
             },
         });
-        engine.map_err(|reasons| anyhow!("proxy_listen: {}", reasons.join("; ")))
+        engine.map_err(|reasons| anyhow!("proxy_listen, stream_listen: {}", reasons.join("; ")))
     }
 
     /// Waits until everything that is stored serves.
@@ -384,8 +387,11 @@ fn empty_snapshot(settings: &Settings, files: &Files) -> anyhow::Result<Snapshot
     Ok(Snapshot {
         revision: 0,
         router: Router::default(),
+        stream_router: Router::default(),
+        passthrough_router: Router::default(),
         routes: Slots::default(),
         global_pipeline: Arc::new(Pipeline::default()),
+        global_stream_pipeline: Arc::default(),
         directory: Default::default(),
         certificates: CertificateTable::new(files.default_certificate.clone()),
         forwards: imbl::OrdMap::new(),

@@ -27,6 +27,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     Proxy,
+    Stream,
     Admin,
     Status,
     Page,
@@ -37,6 +38,7 @@ impl Role {
     pub(crate) fn setting(self) -> &'static str {
         match self {
             Self::Proxy => "proxy_listen",
+            Self::Stream => "stream_listen",
             Self::Admin => "admin_listen",
             Self::Status => "status_listen",
             Self::Page => "admin_gui_listen",
@@ -49,12 +51,13 @@ pub(crate) fn bound(role: Role, listen: &Listen, address: SocketAddr) -> BoundLi
     let flags = [
         ("ssl", json!(listen.ssl)),
         ("http2", json!(listen.http2)),
-        ("proxy_protocol", json!(false)),
+        ("proxy_protocol", json!(listen.proxy_protocol)),
         ("reuseport", json!(listen.reuseport)),
         ("backlog", json!(listen.backlog)),
     ];
     let role = match role {
         Role::Proxy => ListenerRole::Proxy,
+        Role::Stream => ListenerRole::Stream,
         Role::Admin => ListenerRole::Admin,
         Role::Status => ListenerRole::Status,
         Role::Page => ListenerRole::Page,
@@ -170,7 +173,7 @@ impl Keepsakes {
     }
 }
 
-/// What the engine has to be told of its listeners.
+/// What the engine has to be told of its listeners of one setting.
 pub(crate) struct ProxyListeners {
     /// With the address really bound where a predecessor had chosen a port.
     pub(crate) listeners: Vec<Listen>,
@@ -180,12 +183,13 @@ pub(crate) struct ProxyListeners {
 
 /// Sorts out which sockets of the proxy a predecessor has left.
 pub(crate) fn proxy_listeners(
+    role: Role,
     configured: &[Listen],
     inherited: &mut Inherited,
 ) -> anyhow::Result<ProxyListeners> {
     let mut sockets = HashMap::new();
     let mut listeners = Vec::new();
-    for (one, name) in configured.iter().zip(names(Role::Proxy, configured)) {
+    for (one, name) in configured.iter().zip(names(role, configured)) {
         let mut one = one.clone();
         if let Some(socket) = inherited.take(&name) {
             one.address = socket
@@ -246,6 +250,7 @@ mod tests {
             address: address.parse().unwrap(),
             ssl: false,
             http2: false,
+            proxy_protocol: false,
             reuseport: false,
             backlog: None,
         }

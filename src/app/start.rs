@@ -96,16 +96,19 @@ fn bind_proxy(
     listeners_bound: &mut Vec<BoundListener>,
     workers: usize,
 ) -> anyhow::Result<Engine> {
-    let configured = &gateway.settings.listen.proxy_listen.all;
-    let ours = listeners::proxy_listeners(configured, inherited)?;
-    let engine = gateway.engine(ours.listeners, ours.inherited, workers)?;
-    for (bound, name) in engine
-        .bound()
-        .iter()
-        .zip(listeners::names(Role::Proxy, configured))
-    {
-        listeners_bound.push(listeners::bound(Role::Proxy, &bound.listen, bound.local));
-        keepsakes.keep(name, bound)?;
+    let requests = &gateway.settings.listen.proxy_listen.all;
+    let streams = &gateway.settings.listen.stream_listen.all;
+    let for_requests = listeners::proxy_listeners(Role::Proxy, requests, inherited)?;
+    let for_streams = listeners::proxy_listeners(Role::Stream, streams, inherited)?;
+    let engine = gateway.engine(for_requests, for_streams, workers)?;
+    for (role, configured, bound) in [
+        (Role::Proxy, requests, engine.bound()),
+        (Role::Stream, streams, engine.stream_bound()),
+    ] {
+        for (bound, name) in bound.iter().zip(listeners::names(role, configured)) {
+            listeners_bound.push(listeners::bound(role, &bound.listen, bound.local));
+            keepsakes.keep(name, bound)?;
+        }
     }
     Ok(engine)
 }
@@ -389,6 +392,7 @@ impl Instance {
         let all = self.gateway.node.listeners();
         let roles = [
             (ListenerRole::Proxy, Role::Proxy),
+            (ListenerRole::Stream, Role::Stream),
             (ListenerRole::Admin, Role::Admin),
             (ListenerRole::Status, Role::Status),
             (ListenerRole::Page, Role::Page),

@@ -20,10 +20,13 @@ use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 use tokio::net::TcpStream;
 
+use crate::engine::accept::Serve;
 use crate::engine::application::Application;
 use crate::engine::gateway::Begun;
 use crate::engine::http1::{Http1, Received};
 use crate::engine::io::{Channel, Io, Refuse};
+use crate::engine::peek::{self, look};
+use crate::engine::stream::Streams;
 use crate::engine::tls::Acceptor;
 use crate::runtime::connection::Connection;
 
@@ -39,23 +42,64 @@ pub(crate) struct Front {
     /// HTTP/2 with prior knowledge on a plain listener.
     pub(crate) http2: bool,
     pub(crate) refuse: Refuse,
+    /// Where connections go that a passthrough route claims.
+    pub(crate) streams: Arc<Streams>,
     /// Turns true when connections without a request are to be closed.
     pub(crate) idle_closes: ShutdownWatch,
 }
 
-impl Front {
-    /// Serves one connection to its end.
-    pub(crate) async fn serve(
+impl Serve for Front {
+    async fn serve(
         &self,
         stream: TcpStream,
         connection: Connection,
-        idle: Duration,
-        requests_max: u32,
         shutdown: ShutdownWatch,
     ) -> io::Result<()> {
+        let (stream, connection) = match &self.acceptor {
+            None => (stream, connection),
+            Some(_) => match self.streams.claim(stream, connection).await {
+                Ok(()) => return Ok(()),
+                Err(ours) => ours,
+            },
+        };
+        let keeping = self.keeping();
+        self.serve_requests(stream, connection, keeping, shutdown)
+            .await
+    }
+}
+
+/// How long a client's connection is kept, by the settings at accept time.
+#[derive(Clone, Copy)]
+struct Keeping {
+    idle: Duration,
+    requests_max: u32,
+}
+
+impl Front {
+    fn keeping(&self) -> Keeping {
+        let snapshot = self.streams.snapshots.load();
+        let plan = &snapshot.serving.plan;
+        Keeping {
+            idle: match plan.client_idle_seconds {
+                0 => Duration::from_secs(u64::from(u32::MAX)),
+                seconds => Duration::from_secs(seconds),
+            },
+            requests_max: match plan.client_requests_max {
+                0 => u32::MAX,
+                requests => requests,
+            },
+        }
+    }
+
+    async fn serve_requests(
+        &self,
+        stream: TcpStream,
+        connection: Connection,
+        keeping: Keeping,
+        shutdown: ShutdownWatch,
+    ) -> io::Result<()> {
+        let Keeping { idle, requests_max } = keeping;
         let mut idle_closes = self.idle_closes.clone();
-        // Answers are written whole: waiting for more to come would only delay them.
-        stream.set_nodelay(true)?;
         let (channel, alpn) = match &self.acceptor {
             Some(acceptor) => {
                 let (stream, facts, alpn) = acceptor.accept(stream).await?;
@@ -200,29 +244,19 @@ impl Front {
 
 /// Looks at the first bytes without taking them.
 async fn recognise(stream: &TcpStream, idle: Duration) -> io::Result<ALPN> {
-    let looking = async {
-        let mut seen = 0;
-        loop {
-            let mut first = [0; HTTP2_PREFACE.len()];
-            let length = stream.peek(&mut first).await?;
-            let beginning = first.get(..length).unwrap_or_default();
-            if length == 0 || !HTTP2_PREFACE.starts_with(beginning) {
-                return Ok(ALPN::H1);
-            }
-            if length == HTTP2_PREFACE.len() {
-                return Ok(ALPN::H2);
-            }
-            // Part of the preface is here. The kernel reports bytes that were only looked at as ready at once, so
-            // pause before looking again; clients send the preface in one piece.
-            if length == seen {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            seen = length;
+    let judge = |first: &[u8]| {
+        if !HTTP2_PREFACE.starts_with(first) {
+            return Some(ALPN::H1);
         }
+        (first.len() == HTTP2_PREFACE.len()).then_some(ALPN::H2)
     };
-    match tokio::time::timeout(idle.min(Duration::from_secs(HEAD_PAUSE_SECONDS)), looking).await {
-        Ok(spoken) => spoken,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    let limit = idle.min(Duration::from_secs(HEAD_PAUSE_SECONDS));
+    match look(stream, HTTP2_PREFACE.len(), limit, judge).await {
+        Ok(spoken) => Ok(spoken),
+        // Whatever it was, HTTP/1 says what is wrong with it.
+        Err(peek::Unseen::Ended(_) | peek::Unseen::TooLong(_)) => Ok(ALPN::H1),
+        Err(peek::Unseen::Late(_)) => Err(io::ErrorKind::TimedOut.into()),
+        Err(peek::Unseen::Io(error)) => Err(error),
     }
 }
 

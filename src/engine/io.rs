@@ -192,7 +192,7 @@ impl Io {
         while data.has_remaining() {
             let written = poll_fn(|cx| {
                 let mut channel = self.channel.lock();
-                channel.poll_write(cx, data.chunk())
+                Pin::new(&mut *channel).poll_write(cx, data.chunk())
             })
             .await?;
             if written == 0 {
@@ -209,7 +209,7 @@ impl Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.channel.lock().poll_read(cx, buf)
+        Pin::new(&mut *self.channel.lock()).poll_read(cx, buf)
     }
 
     /// Writes past the session.
@@ -218,17 +218,17 @@ impl Io {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.channel.lock().poll_write(cx, data)
+        Pin::new(&mut *self.channel.lock()).poll_write(cx, data)
     }
 
     /// Flushes past the session.
     pub(crate) fn poll_flush_shared(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.channel.lock().poll_flush(cx)
+        Pin::new(&mut *self.channel.lock()).poll_flush(cx)
     }
 
     /// Ends the sending side past the session.
     pub(crate) fn poll_shutdown_shared(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.channel.lock().poll_shutdown(cx)
+        Pin::new(&mut *self.channel.lock()).poll_shutdown(cx)
     }
 
     /// Writes the gateway's own answer instead of the session's.
@@ -242,7 +242,7 @@ impl Io {
             (self.refuse)(&self.connection, status)
         });
         while refusal.has_remaining() {
-            match self.channel.get_mut().poll_write(cx, refusal) {
+            match Pin::new(self.channel.get_mut()).poll_write(cx, refusal) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => refusal.advance(written),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -255,39 +255,51 @@ impl Io {
 }
 
 impl Channel {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, data),
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
-        }
-    }
-
     fn id(&self) -> UniqueIDType {
         use std::os::fd::AsRawFd;
         match self {
             Self::Plain(stream) => stream.as_raw_fd(),
             Self::Tls(stream) => stream.get_ref().as_raw_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Channel {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Channel {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 }
@@ -300,7 +312,7 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        std::task::ready!(this.channel.get_mut().poll_read(cx, buf))?;
+        std::task::ready!(Pin::new(this.channel.get_mut()).poll_read(cx, buf))?;
         let new = buf.filled().get(before..).unwrap_or_default();
         *this.delivered.get_mut() += new.len() as u64;
         this.line.watch(new);
@@ -319,17 +331,17 @@ impl AsyncWrite for Io {
         if !*this.head_read.get_mut() && this.alpn != Some(ALPN::H2) {
             return this.poll_refuse(cx, data);
         }
-        let written = std::task::ready!(this.channel.get_mut().poll_write(cx, data))?;
+        let written = std::task::ready!(Pin::new(this.channel.get_mut()).poll_write(cx, data))?;
         *this.written.get_mut() += written as u64;
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().channel.get_mut().poll_flush(cx)
+        Pin::new(self.get_mut().channel.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().channel.get_mut().poll_shutdown(cx)
+        Pin::new(self.get_mut().channel.get_mut()).poll_shutdown(cx)
     }
 }
 
@@ -338,7 +350,7 @@ impl Shutdown for Io {
     async fn shutdown(&mut self) {
         let channel = self.channel.get_mut();
         // The client may already be gone: nothing can be done about it.
-        let _ = poll_fn(|cx| channel.poll_shutdown(cx)).await;
+        let _ = poll_fn(|cx| Pin::new(&mut *channel).poll_shutdown(cx)).await;
     }
 }
 

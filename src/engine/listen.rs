@@ -1,9 +1,7 @@
-//! Listeners and the life of the engine: bind, accept, drain.
+//! The life of the engine: bind, serve, drain.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,10 +11,9 @@ use http::StatusCode;
 use pingora_core::server::configuration::ServerConf;
 use pingora_http::RequestHeader;
 use pingora_proxy::http_proxy;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::engine::accept::{Accepting, Bound, Serve, bind};
 use crate::engine::application::Application;
 use crate::engine::exchange::ExchangeDriver;
 use crate::engine::exchange::pool::{self, Pool};
@@ -24,7 +21,8 @@ use crate::engine::front::Front;
 use crate::engine::gateway::{ForcedDriver, Gateway, Hooks};
 use crate::engine::io::Refuse;
 use crate::engine::log::AccessLog;
-use crate::engine::tls::Acceptor;
+use crate::engine::stream::{StreamFront, Streams};
+use crate::engine::tls::{Acceptor, Offers};
 use crate::engine::{phases, respond};
 use crate::runtime::connection::Connection;
 use crate::runtime::exchange::RequestBody;
@@ -34,10 +32,6 @@ use crate::runtime::snapshot::Snapshot;
 use crate::settings::listen::Listen;
 use crate::settings::tls::TlsSettings;
 
-/// Connections that wait to be accepted, when the listener names no number.
-const BACKLOG: i32 = 4096;
-/// Pause after a failed accept, so that a shortage of descriptors does not keep a core busy.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Silence after which an idle HTTP/2 connection is closed.
 const HTTP2_IDLE: Duration = Duration::from_secs(180);
 /// How long idle connections stay open after a hand-over.
@@ -49,7 +43,10 @@ const ATTEMPTS_MAX: usize = 64;
 
 /// What the engine is made with.
 pub struct EngineOptions {
+    /// Listeners for requests.
     pub listeners: Vec<Listen>,
+    /// Listeners for streams.
+    pub stream_listeners: Vec<Listen>,
     pub tls: TlsSettings,
     pub snapshots: Arc<ArcSwap<Snapshot>>,
     pub node: Arc<Node>,
@@ -62,30 +59,6 @@ pub struct EngineOptions {
     pub inherited: HashMap<String, RawFd>,
     /// For tests: every request takes this driver, as far as it can.
     pub forced_driver: Option<ForcedDriver>,
-}
-
-/// A listener with its socket.
-pub struct Bound {
-    pub listen: Listen,
-    /// The address really bound, where the configured one had port 0.
-    pub local: SocketAddr,
-    socket: StdListener,
-}
-
-impl AsFd for Bound {
-    /// The listening socket, for a successor.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-/// A listener that could not be had.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-pub struct BindError {
-    pub address: SocketAddr,
-    #[source]
-    pub source: io::Error,
 }
 
 /// Why the engine ends.
@@ -103,7 +76,9 @@ pub struct Engine {
     application: Arc<Application>,
     pool: Arc<Pool>,
     bound: Vec<Bound>,
-    acceptors: HashMap<bool, Arc<Acceptor>>,
+    stream_bound: Vec<Bound>,
+    acceptors: HashMap<Offers, Arc<Acceptor>>,
+    streams: Arc<Streams>,
     snapshots: Arc<ArcSwap<Snapshot>>,
     node: Arc<Node>,
     refuse: Refuse,
@@ -113,21 +88,27 @@ pub struct Engine {
 impl Engine {
     /// Binds all listeners; all that cannot be had are reported at once. Nothing is accepted yet.
     pub fn bind(options: EngineOptions) -> Result<Self, Vec<String>> {
-        let mut bound = Vec::new();
         let mut errors = Vec::new();
-        for listen in &options.listeners {
-            let inherited = options.inherited.get(&listen.address.to_string()).copied();
-            match bind(listen, inherited) {
-                Ok(listener) => bound.push(listener),
-                Err(error) => errors.push(format!("{error}: {}", error.source)),
+        let mut bind_all = |listeners: &[Listen]| -> Vec<Bound> {
+            let mut bound = Vec::new();
+            for listen in listeners {
+                let inherited = options.inherited.get(&listen.address.to_string()).copied();
+                match bind(listen, inherited) {
+                    Ok(listener) => bound.push(listener),
+                    Err(error) => errors.push(format!("{error}: {}", error.source)),
+                }
             }
-        }
+            bound
+        };
+        let bound = bind_all(&options.listeners);
+        let stream_bound = bind_all(&options.stream_listeners);
         let mut acceptors = HashMap::new();
-        for listener in bound.iter().filter(|listener| listener.listen.ssl) {
-            let http2 = listener.listen.http2;
-            match Acceptor::new(&options.tls, http2, Arc::clone(&options.snapshots)) {
+        let offers = bound.iter().filter_map(offers_of);
+        let streams_encrypted = stream_bound.iter().any(|listener| listener.listen.ssl);
+        for offers in offers.chain(streams_encrypted.then_some(Offers::Nothing)) {
+            match Acceptor::new(&options.tls, offers, Arc::clone(&options.snapshots)) {
                 Ok(acceptor) => {
-                    acceptors.insert(http2, Arc::new(acceptor));
+                    acceptors.insert(offers, Arc::new(acceptor));
                 }
                 Err(error) => errors.push(error),
             }
@@ -137,6 +118,11 @@ impl Engine {
         }
         let pool = Arc::new(Pool::new());
         let draining = Arc::new(AtomicBool::new(false));
+        let streams = Arc::new(Streams {
+            snapshots: Arc::clone(&options.snapshots),
+            node: Arc::clone(&options.node),
+            access_log: options.access_log.clone(),
+        });
         let gateway = Arc::new(Gateway {
             draining: Arc::clone(&draining),
             snapshots: Arc::clone(&options.snapshots),
@@ -162,7 +148,9 @@ impl Engine {
             }),
             pool,
             bound,
+            stream_bound,
             acceptors,
+            streams,
             refuse: refuser(Arc::clone(&options.snapshots)),
             snapshots: options.snapshots,
             node: options.node,
@@ -170,9 +158,14 @@ impl Engine {
         })
     }
 
-    /// The listeners as bound.
+    /// The listeners for requests as bound.
     pub fn bound(&self) -> &[Bound] {
         &self.bound
+    }
+
+    /// The listeners for streams as bound.
+    pub fn stream_bound(&self) -> &[Bound] {
+        &self.stream_bound
     }
 
     /// Accepts and serves until `ending` says how to end; then stops accepting, lets requests in flight finish for at
@@ -183,26 +176,26 @@ impl Engine {
         let sweeper = tokio::spawn(pool::sweep_regularly(Arc::clone(&self.pool)));
         let mut loops = Vec::new();
         for listener in std::mem::take(&mut self.bound) {
-            let acceptor = listener
-                .listen
-                .ssl
-                .then(|| self.acceptors.get(&listener.listen.http2).cloned())
-                .flatten();
-            let front = Arc::new(Front {
+            let acceptor = offers_of(&listener).and_then(|offers| self.acceptors.get(&offers));
+            let front = Front {
                 application: Arc::clone(&self.application),
-                acceptor,
+                acceptor: acceptor.cloned(),
                 http2: listener.listen.http2,
                 refuse: Arc::clone(&self.refuse),
+                streams: Arc::clone(&self.streams),
                 idle_closes: idle_closes.clone(),
-            });
-            let accepting = Accepting {
-                front,
-                snapshots: Arc::clone(&self.snapshots),
-                node: Arc::clone(&self.node),
-                local: listener.local,
-                shutdown: shutdown.clone(),
             };
-            loops.push(tokio::spawn(accepting.run(listener.socket)));
+            let accepting = self.accepting(front, &shutdown);
+            loops.push(tokio::spawn(accepting.run(listener)));
+        }
+        for listener in std::mem::take(&mut self.stream_bound) {
+            let acceptor = self.acceptors.get(&Offers::Nothing);
+            let front = StreamFront {
+                streams: Arc::clone(&self.streams),
+                acceptor: acceptor.filter(|_| listener.listen.ssl).cloned(),
+            };
+            let accepting = self.accepting(front, &shutdown);
+            loops.push(tokio::spawn(accepting.run(listener)));
         }
         // An error means that the sender is gone: the same as a stop.
         let ending = match ending.wait_for(Option::is_some).await {
@@ -221,11 +214,25 @@ impl Engine {
         close_idle.send_replace(true);
         // Sessions that wait for a request end; those that serve one finish it.
         pingora_core::apps::HttpServerApp::http_cleanup(&*self.application).await;
-        if !self.until(drain, |counts| counts.in_flight == 0).await {
-            let in_flight = self.node.traffic.counts().in_flight;
-            tracing::warn!(in_flight, "requests cut off at the end of the drain time");
+        let settled = |counts: &TrafficCounts| counts.in_flight + counts.sessions_open == 0;
+        if !self.until(drain, settled).await {
+            let counts = self.node.traffic.counts();
+            tracing::warn!(
+                in_flight = counts.in_flight,
+                streams = counts.sessions_open,
+                "cut off at the end of the drain time"
+            );
         }
         sweeper.abort();
+    }
+
+    fn accepting<S: Serve>(&self, serve: S, shutdown: &watch::Receiver<bool>) -> Accepting<S> {
+        Accepting {
+            serve: Arc::new(serve),
+            snapshots: Arc::clone(&self.snapshots),
+            node: Arc::clone(&self.node),
+            shutdown: shutdown.clone(),
+        }
     }
 
     /// Waits until the counts are as wished, but not longer than `limit`. False when the time was over first.
@@ -240,133 +247,13 @@ impl Engine {
     }
 }
 
-/// One listener at work.
-struct Accepting {
-    front: Arc<Front>,
-    snapshots: Arc<ArcSwap<Snapshot>>,
-    node: Arc<Node>,
-    local: SocketAddr,
-    shutdown: watch::Receiver<bool>,
-}
-
-impl Accepting {
-    async fn run(mut self, socket: StdListener) {
-        let listener = match TcpListener::from_std(socket) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, address = %self.local, "cannot accept");
-                return;
-            }
-        };
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = self.shutdown.wait_for(|stop| *stop) => return,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.serve(stream, peer),
-                Err(error) => {
-                    // The client's own failures are no reason to pause.
-                    if error.kind() != io::ErrorKind::ConnectionAborted {
-                        tracing::warn!(%error, address = %self.local, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        }
-    }
-
-    fn serve(&self, stream: tokio::net::TcpStream, peer: SocketAddr) {
-        let front = Arc::clone(&self.front);
-        let node = Arc::clone(&self.node);
-        let shutdown = self.shutdown.clone();
-        let serving = Arc::clone(&self.snapshots.load().serving);
-        let local = stream.local_addr().unwrap_or(self.local);
-        let port = serving.external_port(self.local.port());
-        let trusted = serving.trusts(peer.ip());
-        let idle = match serving.plan.client_idle_seconds {
-            0 => Duration::from_secs(u64::from(u32::MAX)),
-            seconds => Duration::from_secs(seconds),
-        };
-        let requests_max = match serving.plan.client_requests_max {
-            0 => u32::MAX,
-            requests => requests,
-        };
-        tokio::spawn(async move {
-            let _open = Open::new(&node);
-            let connection = Connection::new(peer, local, port, trusted);
-            let served = front
-                .serve(stream, connection, idle, requests_max, shutdown)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, client = %peer, "connection ended");
-            }
-        });
-    }
-}
-
-/// An open connection, counted.
-struct Open<'a>(&'a Node);
-
-impl<'a> Open<'a> {
-    fn new(node: &'a Node) -> Self {
-        node.traffic.connection_opened();
-        Self(node)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.traffic.connection_closed();
-    }
-}
-
-fn bind(listen: &Listen, inherited: Option<RawFd>) -> Result<Bound, BindError> {
-    let failed = |source| BindError {
-        address: listen.address,
-        source,
+/// What a listener for requests offers inside TLS; none without TLS.
+fn offers_of(listener: &Bound) -> Option<Offers> {
+    let offers = match listener.listen.http2 {
+        true => Offers::Http2,
+        false => Offers::Http1,
     };
-    let socket = match inherited {
-        Some(fd) => adopt(fd),
-        None => open(listen).map_err(failed)?,
-    };
-    socket.set_nonblocking(true).map_err(failed)?;
-    let socket: StdListener = socket.into();
-    Ok(Bound {
-        listen: listen.clone(),
-        local: socket.local_addr().map_err(failed)?,
-        socket,
-    })
-}
-
-#[allow(
-    unsafe_code,
-    reason = "a descriptor received from the process that hands its listeners over has no other owner here"
-)]
-fn adopt(fd: RawFd) -> Socket {
-    // SAFETY: the descriptor arrived over the hand-over socket and is given to exactly one listener.
-    Socket::from(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn open(listen: &Listen) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(listen.address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    if listen.reuseport {
-        socket.set_reuse_port(true)?;
-    }
-    if listen.address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&listen.address.into())?;
-    let backlog = listen.backlog.map_or(BACKLOG, |backlog| {
-        i32::try_from(backlog).unwrap_or(i32::MAX)
-    });
-    socket.listen(backlog)?;
-    Ok(socket)
+    listener.listen.ssl.then_some(offers)
 }
 
 /// Renders the answer to requests that no session could be made of.

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::model::serving::AccessLogFormat;
 use crate::runtime::exchange::Exchange;
+use crate::runtime::session::Session;
 
 /// Lines that wait for the writer.
 const QUEUE_LINES_MAX: usize = 65_536;
@@ -68,6 +69,20 @@ impl AccessLog {
             AccessLogFormat::Combined => put_combined(exchange, &mut line),
             AccessLogFormat::Entry => exchange.snapshot.renderer.log_entry(exchange, &mut line),
         }
+        self.queue(line);
+    }
+
+    /// Queues the line of a stream that has ended.
+    pub(crate) fn write_session(&self, session: &Session) {
+        let mut line = Vec::with_capacity(256);
+        match session.serving.plan.access_log {
+            AccessLogFormat::Combined => put_basic(session, &mut line),
+            AccessLogFormat::Entry => session.renderer.session_entry(session, &mut line),
+        }
+        self.queue(line);
+    }
+
+    fn queue(&self, mut line: Vec<u8>) {
         line.push(b'\n');
         if self.lines.try_send(line).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -160,6 +175,24 @@ fn put_combined(exchange: &Exchange, line: &mut Vec<u8>) {
     line.extend_from_slice(b"\" \"");
     put_escaped(line, field(http::header::USER_AGENT));
     let _ = write!(line, "\" request_id: \"{}\"", exchange.request_id);
+}
+
+/// nginx's `basic` form for streams: address, time, protocol, status, bytes sent and received, seconds.
+fn put_basic(session: &Session, line: &mut Vec<u8>) {
+    let now = httpdate::HttpDate::from(SystemTime::now());
+    let ended = session.ended.unwrap_or(session.started);
+    let lasted = ended.saturating_duration_since(session.started);
+    // Writing to a vector cannot fail.
+    let _ = write!(
+        line,
+        "{} [{now}] TCP {} {} {} {}.{:03}",
+        session.client_address,
+        session.status.as_u16(),
+        session.sent,
+        session.received,
+        lasted.as_secs(),
+        lasted.subsec_millis(),
+    );
 }
 
 /// Bytes that could break a line or a quote are written as `\xHH`, as nginx does.

@@ -1,15 +1,18 @@
 //! The engine: listeners, the accept path, and the two drivers that run a snapshot. Knows no dialect.
 //!
 //! ```text
-//! listen ─▶ front ─▶ gateway (Pingora's ProxyHttp) ─▶ phases ─┬▶ exchange driver: whole exchange, own connections
-//!            │  └ tls                                          └▶ duplex driver: Pingora's proxy path
-//!            └ io (the stream under every connection)
+//! accept ─┬▶ front ─▶ gateway (Pingora's ProxyHttp) ─▶ phases ─┬▶ exchange driver: whole exchange, own connections
+//!         │   │  └ tls                                          └▶ duplex driver: Pingora's proxy path
+//!         │   └ io (the stream under every connection)
+//!         └▶ stream: bytes both ways, whatever they mean
 //! ```
 //!
 //! Start with [`Engine`], then `gateway.rs`.
 
+mod accept;
 mod application;
 mod balance;
+mod buffers;
 mod client;
 mod connect;
 mod duplex;
@@ -22,14 +25,18 @@ mod http1;
 mod io;
 mod listen;
 mod log;
+mod peek;
 mod phases;
+mod proxy_header;
 mod respond;
+mod stream;
 mod tls;
 mod websocket;
 
 #[cfg(test)]
 mod tests;
 
+pub use accept::{BindError, Bound};
 pub use gateway::ForcedDriver;
-pub use listen::{BindError, Bound, Ending, Engine, EngineOptions};
+pub use listen::{Ending, Engine, EngineOptions};
 pub use log::{AccessLog, AccessLogTarget};

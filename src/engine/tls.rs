@@ -31,6 +31,15 @@ const INTERMEDIATE: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-S
 const OLD: &str = "ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:\
     ECDHE-RSA-AES256-SHA:AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA:AES256-SHA";
 
+/// What a listener speaks inside TLS, as it offers it by ALPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Offers {
+    Http1,
+    Http2,
+    /// Streams: whatever the client asks for is not answered.
+    Nothing,
+}
+
 /// Accepts TLS connections for listeners with the same properties.
 pub(crate) struct Acceptor {
     context: SslContext,
@@ -49,7 +58,7 @@ impl Acceptor {
     /// Builds the context. The error names the setting that the TLS library refuses.
     pub(crate) fn new(
         settings: &TlsSettings,
-        http2: bool,
+        offers: Offers,
         snapshots: Arc<ArcSwap<Snapshot>>,
     ) -> Result<Self, String> {
         let refused = |what: &str| {
@@ -80,10 +89,10 @@ impl Acceptor {
         builder.set_options(SslOptions::NO_RENEGOTIATION);
         builder.set_select_certificate_callback(move |hello| choose_certificate(hello, &snapshots));
         builder.set_alpn_select_callback(move |_, offered| {
-            let ours: &[u8] = if http2 {
-                b"\x02h2\x08http/1.1"
-            } else {
-                b"\x08http/1.1"
+            let ours: &[u8] = match offers {
+                Offers::Http2 => b"\x02h2\x08http/1.1",
+                Offers::Http1 => b"\x08http/1.1",
+                Offers::Nothing => return Err(AlpnError::NOACK),
             };
             select_next_proto(ours, offered).ok_or(AlpnError::NOACK)
         });

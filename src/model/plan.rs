@@ -159,6 +159,14 @@ impl ProtocolSet {
     pub fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
+
+    /// Those that are carried as bytes, without a look at what they mean.
+    pub const STREAMS: Self = Self(
+        1 << Protocol::Tcp as u16
+            | 1 << Protocol::Tls as u16
+            | 1 << Protocol::TlsPassthrough as u16
+            | 1 << Protocol::Udp as u16,
+    );
 }
 
 impl Protocol {
@@ -225,8 +233,21 @@ pub struct ForwardPlan {
     pub read_timeout_ms: u32,
     pub write_timeout_ms: u32,
     pub tls: UpstreamTlsPlan,
+    /// Connections to the upstream begin with a PROXY header that names the client. Streams only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_header: Option<ProxyHeaderVersion>,
     /// The service as its dialect shows it, for log entries: compact JSON.
     pub description: Arc<str>,
+}
+
+/// The two forms of the PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyHeaderVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// TLS towards an upstream. Everything here takes part in connection reuse.
@@ -323,17 +344,33 @@ pub struct EndpointPlan {
 pub struct PipelineKey {
     pub forward: Option<Uuid>,
     pub route: Option<Uuid>,
+    /// Only instances that are for streams, instead of only those that are for requests.
+    pub stream: bool,
 }
 
-/// As text, because keys of JSON objects are: `global`, `forward ID`, `route ID` or `forward ID route ID`.
+impl PipelineKey {
+    /// The same for streams.
+    pub fn of_streams(self) -> Self {
+        Self {
+            stream: true,
+            ..self
+        }
+    }
+}
+
+/// As text, because keys of JSON objects are: `global`, `forward ID`, `route ID` or `forward ID route ID`, with
+/// ` streams` behind it for those of streams.
 impl Serialize for PipelineKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let kind = if self.stream { " streams" } else { "" };
         match (self.forward, self.route) {
-            (None, None) => serializer.serialize_str("global"),
-            (Some(forward), None) => serializer.collect_str(&format_args!("forward {forward}")),
-            (None, Some(route)) => serializer.collect_str(&format_args!("route {route}")),
+            (None, None) => serializer.collect_str(&format_args!("global{kind}")),
+            (Some(forward), None) => {
+                serializer.collect_str(&format_args!("forward {forward}{kind}"))
+            }
+            (None, Some(route)) => serializer.collect_str(&format_args!("route {route}{kind}")),
             (Some(forward), Some(route)) => {
-                serializer.collect_str(&format_args!("forward {forward} route {route}"))
+                serializer.collect_str(&format_args!("forward {forward} route {route}{kind}"))
             }
         }
     }

@@ -9,6 +9,12 @@
 //!             the end) sync)           local answers)    only if held)
 //! ```
 //!
+//! Streams, which are not looked into, have two phases of their own:
+//!
+//! ```text
+//! client ──▶ route ──▶ preread ──▶ balance ──▶ bytes both ways ──▶ log_session
+//! ```
+//!
 //! An instance is chosen when its step is reached in access, so an identity found by an earlier step decides later
 //! ones; later phases run exactly the instances chosen. If access ends early the remaining instances are still chosen,
 //! and run in header_filter, body_filter and log.
@@ -33,6 +39,7 @@ use crate::runtime::live::Live;
 use crate::runtime::message::{Message, MessageVerdict, TunnelEnd};
 use crate::runtime::resolver::Resolver;
 use crate::runtime::serving::Serving;
+use crate::runtime::session::{Session, Verdict};
 
 /// The phases in which a plugin takes part; absent phases cost nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,6 +77,10 @@ impl Phases {
     pub const REQUEST_BODY: Self = Self(1 << 13);
     /// What an upstream says behind its response's body: [`Plugin::trailers`].
     pub const TRAILERS: Self = Self(1 << 14);
+    /// Before the first byte of a stream goes anywhere: [`Plugin::preread`].
+    pub const PREREAD: Self = Self(1 << 15);
+    /// After a stream has ended: [`Plugin::log_session`].
+    pub const LOG_SESSION: Self = Self(1 << 16);
 
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -200,6 +211,14 @@ pub trait Plugin: Send + Sync {
 
     /// The exchange is over; nothing can be changed any more. Must not block: hand work to a queue.
     fn log(&self, _exchange: &Exchange) {}
+
+    /// A stream was routed, and its TLS accepted if it ends here; nothing has been read of what it carries.
+    async fn preread(&self, _session: &mut Session) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// A stream is over, whether it was ever carried or not. Must not block: hand work to a queue.
+    fn log_session(&self, _session: &Session) {}
 }
 
 /// What a plugin may use while it is linked.
@@ -260,4 +279,7 @@ pub trait Renderer: Send + Sync {
 
     /// One access log line in the dialect's form, appended without line end.
     fn log_entry(&self, exchange: &Exchange, into: &mut Vec<u8>);
+
+    /// The same for a stream.
+    fn session_entry(&self, session: &Session, into: &mut Vec<u8>);
 }

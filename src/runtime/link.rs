@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::model::plan::{
     Candidate, ClusterPlan, ForwardPlan, InstancePlan, PipelineKey, PipelinePlan, PlanDelta,
-    RoutePlan, StepPlan,
+    Protocol, ProtocolSet, RoutePlan, StepPlan,
 };
 use crate::model::{Diagnostic, SourceRef};
 use crate::runtime::certificates::ServerCertificate;
@@ -22,6 +22,7 @@ use crate::runtime::contract::{LinkContext, LinkPlugin, PluginEntry, Renderer};
 use crate::runtime::live::Live;
 use crate::runtime::pipeline::{Instance, Pipeline, Ranked, Step};
 use crate::runtime::resolver::Resolver;
+use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
 use crate::runtime::unlinkable::Unlinkable;
@@ -266,6 +267,8 @@ impl Linker {
         });
         if key == PipelineKey::default() {
             self.snapshot.global_pipeline = linked.clone().unwrap_or_default();
+        } else if key == PipelineKey::default().of_streams() {
+            self.snapshot.global_stream_pipeline = linked.clone().unwrap_or_default();
         }
         match linked {
             Some(pipeline) => self.pipelines.insert(key, pipeline),
@@ -367,10 +370,18 @@ impl Linker {
             }
             None => self.snapshot.routes.insert(route),
         };
-        let matchers_changed = old.is_none_or(|old| old.plan.matchers != plan.matchers);
-        if matchers_changed && let Err(error) = self.snapshot.router.replace(slot, &plan.matchers) {
-            findings.push(unlinkable(subject(), error.to_string()));
-            self.snapshot.router.remove(slot);
+        let same_place = |old: &RoutePlan| {
+            old.matchers == plan.matchers && Routers::of(old) == Routers::of(plan)
+        };
+        if !old.is_some_and(|old| same_place(&old.plan)) {
+            self.remove_matchers(slot);
+            let placed = Routers::of(plan)
+                .in_snapshot(&mut self.snapshot)
+                .try_for_each(|router| router.replace(slot, &plan.matchers));
+            if let Err(error) = placed {
+                findings.push(unlinkable(subject(), error.to_string()));
+                self.remove_matchers(slot);
+            }
         }
         if let Some(forward) = plan.forward {
             self.routes_of_forward
@@ -392,9 +403,16 @@ impl Linker {
     fn remove_route(&mut self, id: &Uuid) {
         if let Some(old) = self.routes.remove(id) {
             self.unregister_route(&old.plan);
-            self.snapshot.router.remove(old.slot);
+            self.remove_matchers(old.slot);
             self.snapshot.routes.remove(old.slot);
         }
+    }
+
+    fn remove_matchers(&mut self, slot: u32) {
+        let snapshot = &mut self.snapshot;
+        snapshot.router.remove(slot);
+        snapshot.stream_router.remove(slot);
+        snapshot.passthrough_router.remove(slot);
     }
 
     fn unregister_route(&mut self, plan: &RoutePlan) {
@@ -447,6 +465,39 @@ impl Linker {
                 Err(error) => findings.push(unlinkable(format!("certificate {id}"), error)),
             }
         }
+    }
+}
+
+/// The routers that know a route.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Routers {
+    Requests,
+    Streams,
+    /// Those of streams, and the one for listeners of requests.
+    Passthrough,
+}
+
+impl Routers {
+    fn of(plan: &RoutePlan) -> Self {
+        if !plan.protocols.intersects(ProtocolSet::STREAMS) {
+            Self::Requests
+        } else if plan.protocols.contains(Protocol::TlsPassthrough) {
+            Self::Passthrough
+        } else {
+            Self::Streams
+        }
+    }
+
+    fn in_snapshot(self, snapshot: &mut Snapshot) -> impl Iterator<Item = &mut Router> {
+        let (first, second) = match self {
+            Self::Requests => (&mut snapshot.router, None),
+            Self::Streams => (&mut snapshot.stream_router, None),
+            Self::Passthrough => (
+                &mut snapshot.stream_router,
+                Some(&mut snapshot.passthrough_router),
+            ),
+        };
+        std::iter::once(first).chain(second)
     }
 }
 

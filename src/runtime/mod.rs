@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod resolver;
 pub mod router;
 pub mod serving;
+pub mod session;
 pub mod slots;
 pub mod snapshot;
 pub mod titled;

@@ -46,6 +46,8 @@ pub struct Traffic {
     closed: ShardedCounter,
     began: ShardedCounter,
     ended: ShardedCounter,
+    sessions_began: ShardedCounter,
+    sessions_ended: ShardedCounter,
 }
 
 /// Sums at one moment.
@@ -59,6 +61,10 @@ pub struct TrafficCounts {
     pub requests: u64,
     /// Requests whose answer has not ended.
     pub in_flight: u64,
+    /// Streams since the start.
+    pub sessions: u64,
+    /// Streams that have not ended.
+    pub sessions_open: u64,
 }
 
 impl Traffic {
@@ -80,15 +86,29 @@ impl Traffic {
         self.ended.increment();
     }
 
+    /// A stream was accepted.
+    pub fn session_began(&self) {
+        self.sessions_began.increment();
+    }
+
+    /// It has ended, however.
+    pub fn session_ended(&self) {
+        self.sessions_ended.increment();
+    }
+
     pub fn counts(&self) -> TrafficCounts {
         // Ends first: what ends in between is counted as open rather than as less than none.
         let (closed, ended) = (self.closed.sum(), self.ended.sum());
+        let sessions_ended = self.sessions_ended.sum();
         let (accepted, requests) = (self.opened.sum(), self.began.sum());
+        let sessions = self.sessions_began.sum();
         TrafficCounts {
             accepted,
             active: accepted.saturating_sub(closed),
             requests,
             in_flight: requests.saturating_sub(ended),
+            sessions,
+            sessions_open: sessions.saturating_sub(sessions_ended),
         }
     }
 }
@@ -161,6 +181,8 @@ mod tests {
             active: 3999,
             requests: 4000,
             in_flight: 0,
+            sessions: 0,
+            sessions_open: 0,
         };
         assert_eq!(node.traffic.counts(), expected);
     }

@@ -23,9 +23,16 @@ pub struct Snapshot {
     pub revision: u64,
     /// From request facts to a slot of `routes`.
     pub router: Router,
+    /// The same for streams.
+    pub stream_router: Router,
+    /// The routes of `stream_router` that leave TLS unopened, once more: listeners of requests look here, and only when
+    /// there is one.
+    pub passthrough_router: Router,
     pub routes: Slots<Route>,
     /// Runs for requests without a route.
     pub global_pipeline: Arc<Pipeline>,
+    /// The same for streams.
+    pub global_stream_pipeline: Arc<Pipeline>,
     pub directory: Directory,
     pub certificates: CertificateTable,
     /// Forwards by id, for steps that choose one; routes hold theirs.

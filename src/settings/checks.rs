@@ -23,6 +23,7 @@ fn check_listeners(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {
     let mut taken = Vec::new();
     let groups = [
         ("proxy_listen", &listen.proxy_listen.all),
+        ("stream_listen", &listen.stream_listen.all),
         ("admin_listen", &listen.admin_listen.all),
         ("status_listen", &listen.status_listen.all),
         ("admin_gui_listen", &listen.admin_gui_listen.all),

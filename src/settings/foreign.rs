@@ -25,7 +25,6 @@ struct Row {
     shown: bool,
 }
 
-const STREAMS: &str = "proxying of TCP and TLS streams comes with a later version";
 const PAGE: &str = "the web page answers at `/` under every name of its listener and asks only that; remove the key";
 const ETCD: &str =
     "the shared store in etcd comes with a later version; `database` may be `embedded` or `off`";
@@ -58,7 +57,6 @@ const fn shown(name: &'static str, harmless: &'static [&'static str], why: &'sta
 }
 
 const ROWS: &[Row] = &[
-    shown("stream_listen", &["off"], STREAMS),
     row("admin_gui_url", &[""], PAGE),
     row("admin_gui_path", &["/"], PAGE),
     row("etcd_endpoints", &[], ETCD),
@@ -279,10 +277,9 @@ mod tests {
 
     #[test]
     fn only_harmless_values_pass() {
-        assert_eq!(refused("stream_listen", "off"), None);
+        assert_eq!(refused("admin_gui_path", "/"), None);
         assert!(
-            refused("stream_listen", "127.0.0.1:7000")
-                .is_some_and(|why| why.ends_with("allowed: 'off'"))
+            refused("admin_gui_path", "/manager").is_some_and(|why| why.ends_with("allowed: '/'"))
         );
         assert!(refused("pg_schema", "x").is_some());
         assert!(judge("prefixx", &Raw::Text(String::new())).is_none());

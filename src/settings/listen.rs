@@ -10,9 +10,13 @@ use super::value::{Raw, Value};
 keys! {
     /// Where the instance listens.
     pub struct ListenSettings {
-        /// Where clients connect. Flags: `ssl`, `http2` (with `ssl` by ALPN, alone with prior knowledge), `reuseport`,
-        /// `backlog=N`. Port 0 takes a free one.
+        /// Where clients connect. Flags: `ssl`, `http2` (with `ssl` by ALPN, alone with prior knowledge),
+        /// `proxy_protocol`, `reuseport`, `backlog=N`. Port 0 takes a free one.
         proxy_listen: Listeners<ProxyFlags> = "0.0.0.0:8000, 0.0.0.0:8443 http2 ssl";
+        /// Where clients connect for routes with the protocols `tcp`, `tls` and `tls_passthrough`. On an address with
+        /// `ssl` every connection begins with TLS, and the server name decides whether it ends here or passes through;
+        /// without, nothing is looked at. Flags: `ssl`, `proxy_protocol`, `reuseport`, `backlog=N`. Port 0 takes a free one.
+        stream_listen: Listeners<StreamFlags> = "off";
         /// Kong's Admin API, plain HTTP.
         admin_listen: Listeners<PlainFlags> = "127.0.0.1:8001";
         /// `/status`, `/status/ready` and `/metrics` (Prometheus), plain HTTP.
@@ -34,6 +38,9 @@ pub struct Listen {
     pub ssl: bool,
     /// HTTP/2, by ALPN with TLS, by prior knowledge without. HTTP/1.1 is always served.
     pub http2: bool,
+    /// Each connection begins with a PROXY header, of version 1 or 2, that names the client. Only `trusted_ips` may
+    /// connect.
+    pub proxy_protocol: bool,
     /// Lets several processes bind the address (`SO_REUSEPORT`).
     pub reuseport: bool,
     /// Length of the queue of connections not yet accepted. Absent: the system's largest.
@@ -47,6 +54,7 @@ impl Listen {
         for (flag, set) in [
             ("ssl", self.ssl),
             ("http2", self.http2),
+            ("proxy_protocol", self.proxy_protocol),
             ("reuseport", self.reuseport),
         ] {
             if set {
@@ -62,6 +70,7 @@ impl Listen {
             "port": self.address.port(),
             "ssl": self.ssl,
             "http2": self.http2,
+            "proxy_protocol": self.proxy_protocol,
             "reuseport": self.reuseport,
             "backlog": self.backlog,
             "listener": listener,
@@ -73,6 +82,10 @@ impl Listen {
 pub trait Flags {
     /// Whether `ssl` is allowed.
     const SSL: bool;
+    /// Whether `http2` is allowed.
+    const HTTP2: bool;
+    /// Whether `proxy_protocol` is allowed.
+    const PROXY_PROTOCOL: bool;
 }
 
 /// Flags of `proxy_listen`.
@@ -80,6 +93,17 @@ pub trait Flags {
 pub struct ProxyFlags;
 impl Flags for ProxyFlags {
     const SSL: bool = true;
+    const HTTP2: bool = true;
+    const PROXY_PROTOCOL: bool = true;
+}
+
+/// Flags of `stream_listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamFlags;
+impl Flags for StreamFlags {
+    const SSL: bool = true;
+    const HTTP2: bool = false;
+    const PROXY_PROTOCOL: bool = true;
 }
 
 /// Flags of listeners without TLS.
@@ -87,6 +111,8 @@ impl Flags for ProxyFlags {
 pub struct PlainFlags;
 impl Flags for PlainFlags {
     const SSL: bool = false;
+    const HTTP2: bool = true;
+    const PROXY_PROTOCOL: bool = false;
 }
 
 /// The addresses of one key; none when it is `off`.
@@ -107,8 +133,16 @@ impl<F: Flags> Listeners<F> {
     }
 
     fn flags() -> String {
-        let ssl = if F::SSL { "`ssl`, " } else { "" };
-        format!("{ssl}`http2`, `reuseport`, `backlog=N`")
+        let optional = [
+            (F::SSL, "`ssl`, "),
+            (F::HTTP2, "`http2`, "),
+            (F::PROXY_PROTOCOL, "`proxy_protocol`, "),
+        ];
+        let optional: String = optional
+            .into_iter()
+            .filter_map(|(allowed, flag)| allowed.then_some(flag))
+            .collect();
+        format!("{optional}`reuseport`, `backlog=N`")
     }
 }
 
@@ -178,6 +212,7 @@ fn parse_listen<F: Flags>(text: &str) -> Result<Listen, String> {
         address,
         ssl: false,
         http2: false,
+        proxy_protocol: false,
         reuseport: false,
         backlog: None,
     };
@@ -189,13 +224,24 @@ fn parse_listen<F: Flags>(text: &str) -> Result<Listen, String> {
                     "flag 'ssl' of {written}: this listener speaks plain HTTP only"
                 ));
             }
-            None if word == "http2" => listen.http2 = true,
-            None if word == "reuseport" => listen.reuseport = true,
-            None if word == "proxy_protocol" => {
+            None if word == "http2" && F::HTTP2 => listen.http2 = true,
+            None if word == "http2" => {
                 return Err(format!(
-                    "flag 'proxy_protocol' of {written} is not supported by this version"
+                    "flag 'http2' of {written}: streams are not looked into"
                 ));
             }
+            None if word == "proxy_protocol" && F::PROXY_PROTOCOL => listen.proxy_protocol = true,
+            None if word == "proxy_protocol" => {
+                return Err(format!(
+                    "flag 'proxy_protocol' of {written}: this listener takes no PROXY header"
+                ));
+            }
+            None if word == "udp" => {
+                return Err(format!(
+                    "flag 'udp' of {written}: datagrams are not proxied, only TCP and TLS"
+                ));
+            }
+            None if word == "reuseport" => listen.reuseport = true,
             Some(("backlog", number)) => match number.parse() {
                 Ok(backlog @ 1..=65_535) => listen.backlog = Some(backlog),
                 _ => {
@@ -266,6 +312,13 @@ mod tests {
         assert_eq!(all[0].backlog, Some(16_384));
         assert!(all[0].reuseport && !all[0].ssl);
         assert!(all[1].ssl && all[1].http2 && all[1].address.is_ipv6());
+        let stream = "127.0.0.1:1 ssl proxy_protocol, 127.0.0.1:2";
+        let stream = Listeners::<StreamFlags>::parse(&Raw::Text(stream.into())).unwrap();
+        assert!(stream.all[0].ssl && stream.all[0].proxy_protocol && !stream.all[1].ssl);
+        assert_eq!(
+            stream.json(),
+            json!(["127.0.0.1:1 ssl proxy_protocol", "127.0.0.1:2"])
+        );
         assert_eq!(proxy("off").unwrap(), []);
         assert_eq!(proxy("127.0.0.1:0, 127.0.0.1:0").unwrap().len(), 2);
     }
@@ -278,8 +331,8 @@ mod tests {
                 "flag 'deferred' of 0.0.0.0:8000 is not known",
             ),
             (
-                "0.0.0.0:8000 proxy_protocol",
-                "flag 'proxy_protocol' of 0.0.0.0:8000 is not supported by this version",
+                "0.0.0.0:8000 udp",
+                "flag 'udp' of 0.0.0.0:8000: datagrams are not proxied, only TCP and TLS",
             ),
             (
                 "0.0.0.0:8000 backlog=0",
@@ -299,7 +352,11 @@ mod tests {
         ] {
             assert_eq!(proxy(written), Err(what.to_owned()));
         }
-        assert!(Listeners::<PlainFlags>::parse(&Raw::Text("127.0.0.1:1 ssl".into())).is_err());
+        for plain in ["127.0.0.1:1 ssl", "127.0.0.1:1 proxy_protocol"] {
+            assert!(Listeners::<PlainFlags>::parse(&Raw::Text(plain.into())).is_err());
+        }
+        let http2 = Raw::Text("127.0.0.1:1 http2".into());
+        assert!(Listeners::<StreamFlags>::parse(&http2).is_err());
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Settings {
             ("admin_listeners", self.listen.admin_listen.report()),
             ("status_listeners", self.listen.status_listen.report()),
             ("admin_gui_listeners", self.listen.admin_gui_listen.report()),
-            ("stream_listeners", json!([])),
+            ("stream_listeners", self.listen.stream_listen.report()),
         ];
         for (name, value) in listeners {
             configuration.insert(name.to_owned(), value);
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn all_mistakes_are_told_at_once_with_their_lines() {
         let told = errors(
-            "proxy_lisen = \"off\"\nworkers = 0\nlog_level = \"loud\"\nstream_listen = \"0.0.0.0:1\"\n",
+            "proxy_lisen = \"off\"\nworkers = 0\nlog_level = \"loud\"\nstream_listen = \"0.0.0.0:1 udp\"\n",
         );
         assert_eq!(told.len(), 4, "{told:#?}");
         assert_eq!(
@@ -329,12 +329,12 @@ mod tests {
             "s.toml:1: proxy_lisen: unknown key 'proxy_lisen', did you mean 'proxy_listen'?"
         );
         assert!(
-            told[1].starts_with("s.toml:4: stream_listen: is not supported by this version, "),
+            told[1].starts_with("s.toml:2: workers: 0 is out of range, allowed: "),
             "{}",
             told[1]
         );
         assert!(
-            told[2].starts_with("s.toml:2: workers: 0 is out of range, allowed: "),
+            told[2].starts_with("s.toml:4: stream_listen: flag 'udp' of 0.0.0.0:1: "),
             "{}",
             told[2]
         );

@@ -34,6 +34,7 @@ use crate::runtime::pipeline::Pipeline;
 use crate::runtime::resolver::{Resolver, ResolverOptions};
 use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
+use crate::runtime::session::Session;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshot::Snapshot;
 use crate::settings::listen::Listen;
@@ -79,6 +80,8 @@ impl Renderer for PlainRenderer {
     }
 
     fn log_entry(&self, _exchange: &Exchange, _into: &mut Vec<u8>) {}
+
+    fn session_entry(&self, _session: &Session, _into: &mut Vec<u8>) {}
 }
 
 /// What a rig is made of, with defaults that suit most tests.
@@ -118,8 +121,11 @@ impl Setup {
         let snapshot = Snapshot {
             revision: 0,
             router: Router::default(),
+            stream_router: Router::default(),
+            passthrough_router: Router::default(),
             routes: Slots::default(),
             global_pipeline: Arc::new(Pipeline::default()),
+            global_stream_pipeline: Arc::default(),
             directory: Directory::default(),
             certificates: CertificateTable::new(None),
             forwards: imbl::OrdMap::new(),
@@ -142,9 +148,11 @@ impl Setup {
                 address: "127.0.0.1:0".parse().unwrap(),
                 ssl: false,
                 http2: true,
+                proxy_protocol: false,
                 reuseport: false,
                 backlog: None,
             }],
+            stream_listeners: Vec::new(),
             tls: TlsSettings {
                 ssl_protocols: TlsProtocols {
                     tls1_2: true,
@@ -214,11 +222,13 @@ impl Setup {
             read_timeout_ms: u32::try_from(self.read_timeout.as_millis()).unwrap(),
             write_timeout_ms: 5_000,
             tls: UpstreamTlsPlan::default(),
+            proxy_header: None,
             description: "{}".into(),
         };
         let pipeline = PipelineKey {
             forward: None,
             route: Some(id),
+            stream: false,
         };
         let route = RoutePlan {
             id,

@@ -9,7 +9,9 @@ use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
 
 use crate::plugins::shared::query;
 use crate::runtime::clock;
-use crate::runtime::exchange::{Exchange, ResponseSource, Try};
+use crate::runtime::connection::TlsFacts;
+use crate::runtime::exchange::{Exchange, Identity, ResponseSource, Try};
+use crate::runtime::snapshot::Route;
 
 /// What stands in the place of a secret value.
 const REDACTED: &[u8] = b"REDACTED";
@@ -23,7 +25,7 @@ pub(crate) fn write(exchange: &Exchange, workspace: &str, into: &mut Vec<u8>) {
     request(exchange, entry.key("request"));
     response(exchange, entry.key("response"));
     latencies(exchange, entry.key("latencies"));
-    tries(exchange, entry.key("tries"));
+    tries(&exchange.tries, exchange.started, entry.key("tries"));
     if exchange.upstream_status != 0 {
         upstream_status(exchange, entry.key("upstream_status"));
     }
@@ -38,25 +40,11 @@ pub(crate) fn write(exchange: &Exchange, workspace: &str, into: &mut Vec<u8>) {
         clock::unix_milliseconds(exchange.started),
         entry.key("started_at"),
     );
-    if let Some(credential) = &exchange.identity.credential {
-        let mut owner = Object::begin(entry.key("authenticated_entity"));
-        text(credential.plan.id.to_string().as_bytes(), owner.key("id"));
-        let principal = credential.plan.principal.to_string();
-        text(principal.as_bytes(), owner.key("consumer_id"));
-        owner.end();
-    }
+    owner(&exchange.identity, &mut entry);
     if let Some(route) = &exchange.route {
-        let description = route.plan.description.as_bytes();
-        entry.key("route").extend_from_slice(description);
-        if let Some(forward) = &route.forward {
-            let description = forward.plan.description.as_bytes();
-            entry.key("service").extend_from_slice(description);
-        }
+        target(route, &mut entry);
     }
-    if let Some(principal) = &exchange.identity.principal {
-        let description = principal.plan.description.as_bytes();
-        entry.key("consumer").extend_from_slice(description);
-    }
+    consumer(&exchange.identity, &mut entry);
     let source = match exchange.response_source {
         ResponseSource::Upstream => "upstream",
         ResponseSource::Gateway | ResponseSource::None => "kong",
@@ -68,6 +56,35 @@ pub(crate) fn write(exchange: &Exchange, workspace: &str, into: &mut Vec<u8>) {
         json(value, entry.key(name));
     }
     entry.end();
+}
+
+/// `authenticated_entity`, if there is one.
+pub(super) fn owner(identity: &Identity, entry: &mut Object<'_>) {
+    if let Some(credential) = &identity.credential {
+        let mut owner = Object::begin(entry.key("authenticated_entity"));
+        text(credential.plan.id.to_string().as_bytes(), owner.key("id"));
+        let principal = credential.plan.principal.to_string();
+        text(principal.as_bytes(), owner.key("consumer_id"));
+        owner.end();
+    }
+}
+
+/// `route`, and `service` if it leads to one.
+pub(super) fn target(route: &Route, entry: &mut Object<'_>) {
+    let description = route.plan.description.as_bytes();
+    entry.key("route").extend_from_slice(description);
+    if let Some(forward) = &route.forward {
+        let description = forward.plan.description.as_bytes();
+        entry.key("service").extend_from_slice(description);
+    }
+}
+
+/// `consumer`, if there is one.
+pub(super) fn consumer(identity: &Identity, entry: &mut Object<'_>) {
+    if let Some(principal) = &identity.principal {
+        let description = principal.plan.description.as_bytes();
+        entry.key("consumer").extend_from_slice(description);
+    }
 }
 
 fn request(exchange: &Exchange, into: &mut Vec<u8>) {
@@ -97,13 +114,17 @@ fn request(exchange: &Exchange, into: &mut Vec<u8>) {
     );
     number(exchange.request_bytes, request.key("size"));
     if let Some(facts) = exchange.connection.tls.get() {
-        let mut tls = Object::begin(request.key("tls"));
-        text(facts.version.as_bytes(), tls.key("version"));
-        text(facts.cipher.as_bytes(), tls.key("cipher"));
-        text(b"NONE", tls.key("client_verify"));
-        tls.end();
+        tls(facts, request.key("tls"));
     }
     request.end();
+}
+
+pub(super) fn tls(facts: &TlsFacts, into: &mut Vec<u8>) {
+    let mut tls = Object::begin(into);
+    text(facts.version.as_bytes(), tls.key("version"));
+    text(facts.cipher.as_bytes(), tls.key("cipher"));
+    text(b"NONE", tls.key("client_verify"));
+    tls.end();
 }
 
 fn response(exchange: &Exchange, into: &mut Vec<u8>) {
@@ -139,10 +160,10 @@ fn latencies(exchange: &Exchange, into: &mut Vec<u8>) {
     latencies.end();
 }
 
-fn tries(exchange: &Exchange, into: &mut Vec<u8>) {
+pub(super) fn tries(tries: &[Try], started: Instant, into: &mut Vec<u8>) {
     into.push(b'[');
-    let start_us = clock::unix_microseconds(exchange.started);
-    for (index, attempt) in exchange.tries.iter().enumerate() {
+    let start_us = clock::unix_microseconds(started);
+    for (index, attempt) in tries.iter().enumerate() {
         if index > 0 {
             into.push(b',');
         }
@@ -243,19 +264,19 @@ pub(super) fn without_port(host: &str) -> &str {
 }
 
 /// A JSON object under construction, written straight into a buffer.
-struct Object<'a> {
+pub(super) struct Object<'a> {
     into: &'a mut Vec<u8>,
     empty: bool,
 }
 
 impl<'a> Object<'a> {
-    fn begin(into: &'a mut Vec<u8>) -> Self {
+    pub(super) fn begin(into: &'a mut Vec<u8>) -> Self {
         into.push(b'{');
         Self { into, empty: true }
     }
 
     /// Writes the key; the caller writes the value into what is returned.
-    fn key(&mut self, name: &str) -> &mut Vec<u8> {
+    pub(super) fn key(&mut self, name: &str) -> &mut Vec<u8> {
         if !std::mem::replace(&mut self.empty, false) {
             self.into.push(b',');
         }
@@ -264,20 +285,20 @@ impl<'a> Object<'a> {
         self.into
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         self.into.push(b'}');
     }
 }
 
-fn number(value: u64, into: &mut Vec<u8>) {
+pub(super) fn number(value: u64, into: &mut Vec<u8>) {
     into.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn text(value: &[u8], into: &mut Vec<u8>) {
+pub(super) fn text(value: &[u8], into: &mut Vec<u8>) {
     json(&String::from_utf8_lossy(value), into);
 }
 
-fn json(value: &impl serde::Serialize, into: &mut Vec<u8>) {
+pub(super) fn json(value: &impl serde::Serialize, into: &mut Vec<u8>) {
     // Texts, numbers and values with text keys can always be written into memory.
     let _ = serde_json::to_writer(into, value);
 }

@@ -14,3 +14,4 @@ pub mod renderer;
 pub mod request_termination;
 pub mod request_transformer;
 pub mod response_transformer;
+pub mod session_entry;

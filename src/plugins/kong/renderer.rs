@@ -7,10 +7,12 @@ use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::log_entry::{self, without_port};
+use super::session_entry;
 use crate::plugins::shared::headers::{lenient_value, number};
 use crate::runtime::contract::{ProtocolProblem, Renderer};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Blame, Fault, FaultShape, LocalResponse, NoEndpoint};
+use crate::runtime::session::Session;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -218,6 +220,10 @@ impl Renderer for KongRenderer {
 
     fn log_entry(&self, exchange: &Exchange, into: &mut Vec<u8>) {
         log_entry::write(exchange, &self.workspace, into);
+    }
+
+    fn session_entry(&self, session: &Session, into: &mut Vec<u8>) {
+        session_entry::write(session, &self.workspace, into);
     }
 }
 

@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use super::certificate::{client_certificate, unreadable};
 use super::cluster::{ClusterEdits, bare_host};
-use crate::dialects::kong::entities::{CaCertificate, EntityKind, Service};
+use crate::dialects::kong::entities::{CaCertificate, EntityKind, PROXY_HEADER_TAG, Service};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::Diagnostic;
 use crate::model::plan::{
-    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, UpstreamTlsPlan,
+    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, ProxyHeaderVersion,
+    UpstreamTlsPlan,
 };
 use crate::model::schema::parse_address;
 
@@ -172,9 +173,20 @@ fn forward(
             client_certificate: client_certificate(set, service.client_certificate)?,
             ..UpstreamTlsPlan::default()
         },
+        proxy_header: proxy_header(service.tags.as_deref().unwrap_or_default()),
         description: Arc::clone(&row.json),
     };
     Ok(Some((forward, cluster)))
+}
+
+/// What the tag says that Kong has no field for. Checked when the service was written.
+fn proxy_header(tags: &[String]) -> Option<ProxyHeaderVersion> {
+    tags.iter()
+        .find_map(|tag| match tag.strip_prefix(PROXY_HEADER_TAG)? {
+            "v1" => Some(ProxyHeaderVersion::V1),
+            "v2" => Some(ProxyHeaderVersion::V2),
+            _ => None,
+        })
 }
 
 fn plain_cluster(service: Uuid, host: Arc<str>, port: u16) -> ClusterPlan {
@@ -303,6 +315,29 @@ mod tests {
         assert!(forward.tls.client_certificate.is_some());
         let cluster = clusters[&forward.cluster].clone().unwrap();
         assert_eq!(&*cluster.endpoints[0].host, "2001:db8::1");
+    }
+
+    #[test]
+    fn a_tag_asks_for_proxy_headers() {
+        let mut set = EntitySet::new();
+        for (name, tags) in [
+            ("one", json!(["a", "proxy_protocol:v1"])),
+            ("two", json!(["proxy_protocol:v2"])),
+            ("none", json!(["proxy_protocol"])),
+        ] {
+            let extra = json!({"protocol": "tcp", "tags": tags});
+            put(
+                &mut set,
+                EntityKind::Service,
+                name,
+                service("a.test", extra),
+            );
+        }
+        let (forwards, _, _) = compile_forwards(&set, &difference(&set));
+        let version = |name| forwards[&id(name)].clone().unwrap().proxy_header;
+        assert_eq!(version("one"), Some(ProxyHeaderVersion::V1));
+        assert_eq!(version("two"), Some(ProxyHeaderVersion::V2));
+        assert_eq!(version("none"), None);
     }
 
     #[test]

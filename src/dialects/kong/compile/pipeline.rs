@@ -1,7 +1,8 @@
 //! Which plugins run where: plugin entities become [`PipelinePlan`]s, shared by all routes that run the same ones.
 //!
 //! Of each plugin one instance runs, the most specific one (see [`rank`]). What a consumer or a group of consumers decides
-//! is left open: a step lists the instances that may turn out to be the one. Start with [`key_of`] for the pipeline of
+//! is left open: a step lists the instances that may turn out to be the one. Routes for streams and routes for requests
+//! have pipelines of their own, of the instances whose protocols are of that kind. Start with [`key_of`] for the pipeline of
 //! a route, and with [`compile_pipelines`] for the pipelines that a set of changes touches.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::dialects::kong::entities::{EntityKind, Plugin, Reference};
+use crate::dialects::kong::entities::{EntityKind, Plugin, Protocol, Reference};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::catalog::Catalog;
 use crate::model::plan::{
@@ -22,10 +23,11 @@ use crate::model::{Diagnostic, SourceRef};
 pub type PipelineEdits = BTreeMap<PipelineKey, Option<Arc<PipelinePlan>>>;
 
 /// The pipeline that a route runs: it names the service and the route only when they have plugins of their own.
-pub fn key_of(set: &EntitySet, route: Uuid, service: Option<Uuid>) -> PipelineKey {
+pub fn key_of(set: &EntitySet, route: Uuid, service: Option<Uuid>, stream: bool) -> PipelineKey {
     PipelineKey {
         forward: service.filter(|service| has_own(set, "service", *service)),
         route: Some(route).filter(|route| has_own(set, "route", *route)),
+        stream,
     }
 }
 
@@ -83,7 +85,7 @@ pub fn compile_pipelines(
         }
     }
     if before.is_empty() {
-        keys.touched.insert(PipelineKey::default());
+        keys.touch_both(PipelineKey::default());
     }
     let mut edits = PipelineEdits::new();
     if keys.touched.is_empty() {
@@ -91,8 +93,10 @@ pub fn compile_pipelines(
     }
     let mut compiler = Compiler::new(after, catalog);
     for key in keys.touched {
-        let plan = is_used(after, key).then(|| Arc::new(compiler.pipeline(key)));
-        edits.insert(key, plan);
+        let plan = is_used(after, key).then(|| compiler.pipeline(key));
+        // Few routes are for streams: what would be empty is left out.
+        let plan = plan.filter(|plan| !key.stream || !plan.steps.is_empty());
+        edits.insert(key, plan.map(Arc::new));
     }
     (edits, compiler.findings)
 }
@@ -145,17 +149,25 @@ impl Keys {
         let Some(row) = set.row(EntityKind::Route, route) else {
             return;
         };
-        let key = key_of(set, route, service_of(row));
+        let Some(key) = key_of_row(set, row) else {
+            return;
+        };
         if key.route.is_some() {
             self.touched.insert(key);
         }
     }
 
+    /// The pipelines of requests and of streams.
+    fn touch_both(&mut self, key: PipelineKey) {
+        self.touched.insert(key);
+        self.touched.insert(key.of_streams());
+    }
+
     fn touch_service(&mut self, set: &EntitySet, service: Uuid) {
         if has_own(set, "service", service) {
-            self.touched.insert(PipelineKey {
+            self.touch_both(PipelineKey {
                 forward: Some(service),
-                route: None,
+                ..PipelineKey::default()
             });
         }
         for route in set.children(EntityKind::Route, "service", service) {
@@ -173,7 +185,7 @@ impl Keys {
         if std::mem::replace(done, true) {
             return;
         }
-        self.touched.insert(PipelineKey::default());
+        self.touch_both(PipelineKey::default());
         let mut services = BTreeSet::new();
         for row in set.rows(EntityKind::Plugin) {
             if may_be_unattached(row) {
@@ -188,22 +200,32 @@ impl Keys {
             if let Some(service) = links.service
                 && services.insert(service)
             {
-                self.touched.insert(PipelineKey {
+                self.touch_both(PipelineKey {
                     forward: Some(service),
-                    route: None,
+                    ..PipelineKey::default()
                 });
             }
         }
     }
 }
 
-fn service_of(route: &Row) -> Option<Uuid> {
+/// The key of a route's row; none if it cannot be read.
+fn key_of_row(set: &EntitySet, row: &Row) -> Option<PipelineKey> {
     #[derive(serde::Deserialize)]
     struct Linked {
         #[serde(default, deserialize_with = "link")]
         service: Option<Uuid>,
+        #[serde(default)]
+        protocols: Vec<Protocol>,
     }
-    route.parse::<Linked>().ok()?.service
+    let route: Linked = row.parse().ok()?;
+    let stream = is_stream(&route.protocols);
+    Some(key_of(set, row.id, route.service, stream))
+}
+
+/// Whether a route with these protocols is for streams; no route has protocols of both kinds.
+pub fn is_stream(protocols: &[Protocol]) -> bool {
+    protocols.iter().any(|protocol| !protocol.is_http_family())
 }
 
 /// Whether the row's text may be that of a plugin without route and service: reading every plugin's text is dear, and
@@ -221,13 +243,15 @@ fn is_used(set: &EntitySet, key: PipelineKey) -> bool {
         (Some(service), None) => has_own(set, "service", service),
         (_, Some(route)) => set
             .row(EntityKind::Route, route)
-            .is_some_and(|row| key_of(set, route, service_of(row)) == key),
+            .is_some_and(|row| key_of_row(set, row) == Some(key)),
     }
 }
 
 /// One plugin entity that can run.
 struct Enabled {
     rank: u8,
+    for_requests: bool,
+    for_streams: bool,
     instance: Arc<InstancePlan>,
 }
 
@@ -277,7 +301,6 @@ impl<'a> Compiler<'a> {
             );
             return None;
         }
-        // Streams have pipelines of their own.
         let protocols = ProtocolSet::of(
             &plugin
                 .protocols
@@ -285,9 +308,6 @@ impl<'a> Compiler<'a> {
                 .map(|p| p.plan())
                 .collect::<Vec<_>>(),
         );
-        if !plugin.protocols.iter().any(|p| p.is_http_family()) {
-            return None;
-        }
         let id = |reference: Option<Reference>| reference.map(|reference| reference.id);
         let scope = Scope {
             route: id(plugin.route),
@@ -304,6 +324,8 @@ impl<'a> Compiler<'a> {
         };
         Some(Enabled {
             rank,
+            for_requests: plugin.protocols.iter().any(|p| p.is_http_family()),
+            for_streams: is_stream(&plugin.protocols),
             instance: Arc::new(InstancePlan {
                 id: row.id,
                 plugin: plugin.name.into(),
@@ -347,7 +369,11 @@ impl<'a> Compiler<'a> {
             })
             .collect();
         let mut steps: BTreeMap<Arc<str>, StepPlan> = BTreeMap::new();
-        for enabled in self.unattached.iter().chain(&attached) {
+        let all = self.unattached.iter().chain(&attached);
+        for enabled in all.filter(|enabled| match key.stream {
+            true => enabled.for_streams,
+            false => enabled.for_requests,
+        }) {
             let plugin = &enabled.instance.plugin;
             let step = steps.entry(plugin.clone()).or_insert_with(|| StepPlan {
                 plugin: plugin.clone(),

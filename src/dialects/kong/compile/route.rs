@@ -30,7 +30,7 @@ pub fn compile_matchers(
     {
         let plan = MatcherPlan {
             precedence: precedence(route, EXPRESSIONS_FIRST | route.priority.unwrap_or(0), 0, 0),
-            protocols: protocols_asked_for(route),
+            protocols: protocols_asked_for(route, flavor),
             expression: Some(ExpressionText {
                 text: text.to_owned(),
                 stream,
@@ -40,10 +40,7 @@ pub fn compile_matchers(
         return Ok(vec![plan]);
     }
     let common = MatcherPlan {
-        protocols: match flavor {
-            RouterFlavor::Expressions => protocols_asked_for(route),
-            _ => ProtocolSet::default(),
-        },
+        protocols: protocols_asked_for(route, flavor),
         hosts: list(&route.hosts)
             .iter()
             .map(|host| HostPattern::parse(host))
@@ -396,17 +393,15 @@ fn network(text: &str) -> Option<IpNet> {
     }
 }
 
-/// The flavour `expressions` checks the protocol while matching, but for routes of one secure protocol only: those take
-/// plain text too, and answer it with an upgrade or a redirect.
-fn protocols_asked_for(route: &Route) -> ProtocolSet {
-    match route.protocols.as_slice() {
-        [
-            RouteProtocol::Https
-            | RouteProtocol::Wss
-            | RouteProtocol::Tls
-            | RouteProtocol::TlsPassthrough,
-        ] => ProtocolSet::default(),
-        protocols => protocols.iter().map(|protocol| spoken(*protocol)).collect(),
+/// Streams are told apart by whether they begin with TLS. Of requests only the flavour `expressions` checks the protocol
+/// while matching, but for routes of one secure protocol only: those take plain text too, and answer it with an upgrade
+/// or a redirect.
+fn protocols_asked_for(route: &Route, flavor: RouterFlavor) -> ProtocolSet {
+    match (flavor, route.protocols.as_slice()) {
+        (_, protocols) if is_stream(route) => protocols.iter().map(|p| spoken(*p)).collect(),
+        (RouterFlavor::Traditional | RouterFlavor::TraditionalCompatible, _)
+        | (_, [RouteProtocol::Https | RouteProtocol::Wss]) => ProtocolSet::default(),
+        (_, protocols) => protocols.iter().map(|p| spoken(*p)).collect(),
     }
 }
 
@@ -421,10 +416,7 @@ fn spoken(protocol: RouteProtocol) -> Protocol {
 }
 
 fn is_stream(route: &Route) -> bool {
-    route
-        .protocols
-        .iter()
-        .any(|protocol| !spoken(*protocol).is_http())
+    super::pipeline::is_stream(&route.protocols)
 }
 
 fn problem(route: &Route, code: &'static str, message: String) -> Diagnostic {

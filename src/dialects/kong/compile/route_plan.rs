@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::certificate::unreadable;
 use super::changes::is_enabled;
-use super::pipeline::key_of;
+use super::pipeline::{is_stream, key_of};
 use super::route::compile_matchers;
 use crate::dialects::kong::entities::{EntityKind, Route, RouterFlavor};
 use crate::dialects::kong::entity_set::EntitySet;
@@ -75,7 +75,7 @@ impl Routes<'_> {
             request_buffering: route.request_buffering,
             response_buffering: route.response_buffering,
             forward: service,
-            pipeline: key_of(self.set, id, service),
+            pipeline: key_of(self.set, id, service, is_stream(&route.protocols)),
             description: row.json.clone(),
         }))
     }

@@ -48,7 +48,7 @@ pub use key_auth_credential::KeyAuthCredential;
 pub use key_set::KeySet;
 pub use plugin::Plugin;
 pub use route::{AddressMatch, Route};
-pub use service::Service;
+pub use service::{PROXY_HEADER_TAG, Service};
 pub use sni::Sni;
 pub use target::{DEFAULT_PORT, Target, normal_form as normal_target};
 pub use upstream::{

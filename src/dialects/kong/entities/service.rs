@@ -34,7 +34,8 @@ config_record! {
         write_timeout: Option<u32> = integer().default(60000).between(1, TIMEOUT_MAX_MS),
         /// Milliseconds between two successive reads.
         read_timeout: Option<u32> = integer().default(60000).between(1, TIMEOUT_MAX_MS),
-        /// Strings for grouping and filtering.
+        /// Strings for grouping and filtering. `proxy_protocol:v1` or `proxy_protocol:v2` makes connections to the
+        /// upstream of a `tcp` or `tls` service begin with a PROXY header that names the client.
         tags: Option<Vec<String>> = tags(),
         /// The certificate shown to the upstream.
         client_certificate: Option<Reference> = foreign("certificates"),
@@ -48,6 +49,9 @@ config_record! {
         enabled: bool = boolean().required().default(true),
     }
 }
+
+/// A tag that starts so is no mere label: Kong has no field for what it says.
+pub const PROXY_HEADER_TAG: &str = "proxy_protocol:";
 
 /// Protocols whose upstream speaks TLS and may be verified.
 const TLS: &[&str] = &["https", "tls", "wss"];
@@ -86,7 +90,38 @@ pub(super) fn definition(_: RouterFlavor) -> EntityDefinition {
             .described("Sets protocol, host, port and path at once."),
     );
     definition.expand = Some(expand_url);
+    definition.verify = Some(|_, service, _| check_tags(service));
     definition
+}
+
+/// Holds the tag about PROXY headers to what can be done.
+fn check_tags(service: &Map<String, Value>) -> FieldErrors {
+    let mut errors = FieldErrors::new();
+    let tags = match service.get("tags") {
+        Some(Value::Array(tags)) => tags.as_slice(),
+        _ => &[],
+    };
+    let mut asked = tags
+        .iter()
+        .filter_map(|tag| tag.as_str()?.strip_prefix(PROXY_HEADER_TAG));
+    let Some(version) = asked.next() else {
+        return errors;
+    };
+    let protocol = service.get("protocol").and_then(Value::as_str);
+    if !matches!(version, "v1" | "v2") || asked.next().is_some() {
+        errors.add(
+            "tags",
+            format!("'{PROXY_HEADER_TAG}' must be followed by 'v1' or 'v2', in one tag only"),
+        );
+    } else if !matches!(protocol, Some("tcp" | "tls")) {
+        errors.add(
+            "tags",
+            format!(
+                "'{PROXY_HEADER_TAG}{version}' can only be set when 'protocol' is 'tcp' or 'tls'"
+            ),
+        );
+    }
+    errors
 }
 
 /// Splits `url` into protocol, host, port and path.

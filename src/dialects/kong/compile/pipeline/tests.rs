@@ -114,7 +114,7 @@ fn the_most_specific_instance_runs() {
         let texts = order.get(..count).unwrap();
         let rows = texts.iter().map(|text| plugin(text));
         let set = set(rows.chain([route("R", Some("S"))]));
-        let key = key_of(&set, id("R"), Some(id("S")));
+        let key = key_of(&set, id("R"), Some(id("S")), false);
         let plan = Compiler::new(&set, &catalog()).pipeline(key);
         let winner = order.get(count - 1).unwrap();
         assert_eq!(
@@ -140,7 +140,7 @@ fn leaves_out_what_does_not_run_here() {
     let set = set(rows.chain([route("R", Some("S"))]));
     let catalog = catalog();
     let mut compiler = Compiler::new(&set, &catalog);
-    let plan = compiler.pipeline(key_of(&set, id("R"), Some(id("S"))));
+    let plan = compiler.pipeline(key_of(&set, id("R"), Some(id("S")), false));
     assert_eq!(chosen(&plan, None, None, &texts), ["second:f r=R"]);
     let findings: Vec<&str> = compiler
         .findings
@@ -167,9 +167,13 @@ fn routes_share_pipelines() {
         plugin("first s=S"),
         plugin("second r=R2"),
     ]);
-    let key = |route: &str, service| key_of(&set, id(route), service);
+    let key = |route: &str, service| key_of(&set, id(route), service, false);
     let service = Some(id("S"));
-    let expected = |forward, route| PipelineKey { forward, route };
+    let expected = |forward, route| PipelineKey {
+        forward,
+        route,
+        stream: false,
+    };
     assert_eq!(key("R1", service), expected(service, None));
     assert_eq!(key("R2", service), expected(service, Some(id("R2"))));
     assert_eq!(key("R3", None), PipelineKey::default());
@@ -236,11 +240,11 @@ fn edits_lead_to_what_a_full_compile_gives() {
         // Every route finds its pipeline, and routes with another one are told.
         let told = routes_with_other_pipeline(&before, &after, &[change]);
         for row in after.rows(EntityKind::Route) {
-            let key = key_of(&after, row.id, service_of(row));
+            let key = key_of_row(&after, row).unwrap();
             assert!(plans.contains_key(&key), "{case}: {key:?}");
             if let Some(was) = before.row(EntityKind::Route, row.id)
                 && was == row
-                && key_of(&before, row.id, service_of(was)) != key
+                && key_of_row(&before, was) != Some(key)
             {
                 assert!(told.contains(&row.id), "{case}");
             }

@@ -232,24 +232,26 @@ fn server_names() {
 }
 
 #[test]
-fn protocols_matter_in_expressions_only() {
+fn protocols_of_requests_matter_in_expressions_only() {
     for (protocols, expected) in [
         (vec!["http", "https"], vec![Protocol::Http, Protocol::Https]),
         (vec!["http"], vec![Protocol::Http]),
         (vec!["https"], vec![]),
         (vec!["grpc"], vec![Protocol::Http]),
         (vec!["grpcs"], vec![Protocol::Https]),
-        (vec!["tls"], vec![]),
+        (vec!["tls"], vec![Protocol::Tls]),
+        (vec!["tls_passthrough"], vec![Protocol::Tls]),
         (vec!["tcp", "tls"], vec![Protocol::Tcp, Protocol::Tls]),
     ] {
         let fields = json!({"protocols": protocols, "expression": "net.src.port == 1"});
         let asked: Vec<Protocol> = compiled(fields.clone(), EXPRESSIONS)[0].protocols.into();
         assert_eq!(asked, expected, "{fields}");
-        assert!(
-            compiled(json!({"protocols": protocols}), COMPATIBLE)[0]
-                .protocols
-                .is_empty()
-        );
+        // Of streams they always do.
+        let stream = asked.iter().any(|protocol| !protocol.is_http());
+        let asked: Vec<Protocol> = compiled(json!({"protocols": protocols}), COMPATIBLE)[0]
+            .protocols
+            .into();
+        assert_eq!(asked, if stream { expected } else { vec![] }, "{fields}");
     }
 }
 
