@@ -143,14 +143,9 @@ impl Node for Process {
         let cluster = self.cluster(id)?;
         let endpoints: Vec<EndpointHealth> =
             cluster.view().into_iter().map(endpoint_health).collect();
-        let usable = |endpoint: &EndpointHealth| {
-            let mut addresses = endpoint.addresses.iter();
-            addresses.any(|address| address.healthy && address.weight > 0)
-        };
         Some(ClusterHealth {
-            // Nothing in this version probes or judges addresses by itself.
-            checked: false,
-            healthy: endpoints.iter().any(usable),
+            checked: cluster.plan.health.is_checked(),
+            healthy: cluster.weight_view().healthy,
             endpoints,
         })
     }
@@ -165,15 +160,7 @@ impl Node for Process {
         let cluster = self
             .cluster(id)
             .ok_or("the upstream does not serve on this node yet, try again")?;
-        let mut found = false;
-        for known in cluster.addresses() {
-            let wanted = known.endpoint.id == endpoint
-                && address.is_none_or(|address| address == known.socket);
-            if wanted {
-                known.availability.set(healthy);
-                found = true;
-            }
-        }
+        let found = cluster.set_health(endpoint, address, healthy);
         match (found, address) {
             (true, _) => Ok(()),
             (false, Some(address)) => Err(format!("the target has no address {address} in use")),
@@ -248,9 +235,10 @@ impl Process {
                     targets.push(health(String::new(), HealthState::DnsError));
                 }
                 for known in &view.addresses {
-                    let state = match known.available {
-                        true => HealthState::HealthchecksOff,
-                        false => HealthState::Unhealthy,
+                    let state = match (known.available, cluster.plan.health.is_checked()) {
+                        (false, _) => HealthState::Unhealthy,
+                        (true, true) => HealthState::Healthy,
+                        (true, false) => HealthState::HealthchecksOff,
                     };
                     targets.push(health(known.address.to_string(), state));
                 }

@@ -1,20 +1,24 @@
 //! Consistent hashing: the same input leads to the same address on every node, and few inputs move when an address
 //! comes or goes.
 //!
-//! A ring of `max(1000, slots)` places. Each address holds about `160 × endpoints × weight / total weight` of them, at
-//! the hashes of `IP::PORT N`; when a place is taken the address gets one more try. A value is hashed the same way and
-//! belongs to the holder of its place or of the nearest one below. Layout and hash follow a
-//! published gateway to the last rounding, so that a fleet of both agrees: do not change either.
+//! A ring of 2³² places. An address of average weight holds `max(1000, slots) / 16` of them, others in proportion, at
+//! the hashes of `IP::PORT N`. A value is hashed the same way and belongs to the holder of its place or of the nearest
+//! one below. A ring of only `slots` places is what others use; there addresses hinder one another, and when one leaves
+//! the rest move up: with 20 of them a quarter more inputs move than must. Here an address holds the same places whoever
+//! else is there, so only the inputs of the one that leaves move, and with 625 places (the default) its share is within a
+//! sixth of the fair one. Layout and hash decide where every input goes: do not change them.
 
 use std::net::SocketAddr;
 
 use crate::base::xxhash::xxhash32;
 use crate::runtime::cluster::table::Address;
 
-/// Fewest places of a ring.
-const PLACES_MIN: u32 = 1_000;
-/// Places that an address of average weight holds.
-const PLACES_PER_ENDPOINT: f64 = 160.0;
+/// Fewest slots that count.
+const SLOTS_MIN: u32 = 1_000;
+/// Slots for each place that an address of average weight holds.
+const SLOTS_PER_PLACE: f64 = 16.0;
+/// Most places held on one ring; with more addresses than this allows each holds fewer, down to one.
+const HELD_MAX: f64 = 1_048_576.0;
 
 /// An address as the ring sees it. Members come sorted by endpoint name and address.
 pub(super) struct Member {
@@ -23,35 +27,31 @@ pub(super) struct Member {
 }
 
 pub(super) struct Ring {
-    /// For each place the index of the member that answers for it; empty without members.
-    holders: Box<[u32]>,
+    /// Places with the index of their member, ascending.
+    held: Box<[(u32, u32)]>,
 }
 
 impl Ring {
-    pub(super) fn new(slots: u32, endpoints: usize, members: Vec<Member>) -> Self {
-        let places = slots.max(PLACES_MIN);
+    pub(super) fn new(slots: u32, members: &[Member]) -> Self {
         let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
-        let mut holders: Vec<Option<u32>> = vec![None; places as usize];
-        let mut free = places;
-        for (index, member) in (0..).zip(&members) {
-            // In this order of operations, because another one rounds differently.
-            let share = f64::from(member.weight) / total as f64;
-            let mut wanted = ((share * endpoints as f64 * PLACES_PER_ENDPOINT) as u32).max(1);
-            let mut point = 1;
-            while free > 0 && point <= wanted && point <= places {
-                let text = format!("{}::{} {point}", Shown(member), member.address.port());
-                match holders.get_mut(place(xxhash32(text.as_bytes()), places)) {
-                    Some(holder @ None) => {
-                        *holder = Some(index);
-                        free -= 1;
-                    }
-                    _ => wanted += 1,
-                }
-                point += 1;
-            }
+        let count = members.len() as f64;
+        let average = (f64::from(slots.max(SLOTS_MIN)) / SLOTS_PER_PLACE).min(HELD_MAX / count);
+        let mut held = Vec::new();
+        for (index, member) in (0..).zip(members) {
+            let share = f64::from(member.weight) / total as f64 * count;
+            let places = ((share * average).round() as u32).max(1);
+            let name = match member.address {
+                SocketAddr::V4(address) => format!("{}::{}", address.ip(), address.port()),
+                SocketAddr::V6(address) => format!("[{}]::{}", address.ip(), address.port()),
+            };
+            held.extend((1..=places).map(|number| {
+                let place = xxhash32(format!("{name} {number}").as_bytes());
+                (place, index)
+            }));
         }
+        held.sort_unstable();
         Self {
-            holders: fill(&holders),
+            held: held.into_boxed_slice(),
         }
     }
 
@@ -61,93 +61,77 @@ impl Ring {
         addresses: &'a [Address],
         key: Option<u64>,
     ) -> Option<&'a Address> {
-        let places = u32::try_from(self.holders.len()).ok()?;
-        if places == 0 {
+        // Without a key the empty value counts.
+        let place = key.map_or_else(|| xxhash32(b""), |key| key as u32);
+        let mut holders = self.downwards(place);
+        let first = addresses.get(holders.next()? as usize)?;
+        if first.vitals.is_available() {
+            return Some(first);
+        }
+        // A walk past every place of the ring would find nothing either.
+        if !addresses.iter().any(|it| it.vitals.is_available()) {
             return None;
         }
-        // Without a key the empty value counts.
-        let hash = key.map_or_else(|| xxhash32(b""), |key| key as u32);
-        let start = place(hash, places);
-        let below = self.holders.get(..=start)?.iter().rev();
-        let above = self.holders.get(start + 1..)?.iter().rev();
-        below
-            .chain(above)
-            .filter_map(|holder| addresses.get(*holder as usize))
-            .find(|address| address.availability.is_available())
+        holders
+            .filter_map(|holder| addresses.get(holder as usize))
+            .find(|address| address.vitals.is_available())
     }
-}
 
-/// Places count from 0; counting from 1, as others do, leads to the same holders.
-fn place(hash: u32, places: u32) -> usize {
-    (hash % places) as usize
-}
-
-/// Gives each place without holder to the nearest one below, round the ring; empty if there is no holder at all.
-fn fill(holders: &[Option<u32>]) -> Box<[u32]> {
-    let Some(mut nearest) = holders.iter().rev().find_map(|holder| *holder) else {
-        return Box::default();
-    };
-    holders
-        .iter()
-        .map(|holder| {
-            nearest = holder.unwrap_or(nearest);
-            nearest
-        })
-        .collect()
-}
-
-/// The member's IP address, version 6 in brackets.
-struct Shown<'a>(&'a Member);
-
-impl std::fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.address {
-            SocketAddr::V4(address) => write!(f, "{}", address.ip()),
-            SocketAddr::V6(address) => write!(f, "[{}]", address.ip()),
-        }
+    /// The holders of the place and of all below it, round the ring.
+    fn downwards(&self, place: u32) -> impl Iterator<Item = u32> {
+        let above = self.held.partition_point(|(held, _)| *held <= place);
+        let (below, above) = self.held.split_at_checked(above).unwrap_or_default();
+        let round = below.iter().rev().chain(above.iter().rev());
+        round.map(|(_, holder)| *holder)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     const SLOTS: u32 = 10_000;
+    const KEYS: u32 = 20_000;
 
     fn ring(slots: u32, weights: &[(u8, u32)]) -> Ring {
-        let members = weights.iter().map(|(last, weight)| Member {
-            address: ([192, 0, 2, *last], 8000).into(),
-            weight: *weight,
-        });
-        Ring::new(slots, weights.len(), members.collect())
+        let members: Vec<Member> = weights
+            .iter()
+            .map(|(last, weight)| Member {
+                address: ([192, 0, 2, *last], 8000).into(),
+                weight: *weight,
+            })
+            .collect();
+        Ring::new(slots, &members)
     }
 
     /// The member (last byte of its address) for each of many keys.
     fn owners(slots: u32, weights: &[(u8, u32)]) -> Vec<u8> {
         let ring = ring(slots, weights);
-        (0..20_000u32)
-            .map(|key| place(xxhash32(format!("user-{key}").as_bytes()), slots))
-            .map(|place| weights[ring.holders[place] as usize].0)
+        (0..KEYS)
+            .map(|key| xxhash32(format!("user-{key}").as_bytes()))
+            .map(|place| weights[ring.downwards(place).next().unwrap() as usize].0)
             .collect()
     }
 
     #[test]
-    fn moves_few_keys_when_one_leaves() {
-        // The more addresses share the places, the more of them stand where another one hindered them, and move up
-        // when that one leaves: larger fleets want more slots.
-        for (count, slots) in [(3u8, SLOTS), (5, SLOTS), (10, SLOTS), (20, 65_536)] {
+    fn moves_few_keys_when_any_one_leaves() {
+        for count in [2u8, 3, 5, 10, 20, 50] {
             let all: Vec<(u8, u32)> = (1..=count).map(|last| (last, 100)).collect();
-            let before = owners(slots, &all);
-            for leaving in [1, count / 2, count] {
+            let before = owners(SLOTS, &all);
+            for leaving in 1..=count {
                 let rest: Vec<(u8, u32)> = all
                     .iter()
                     .copied()
                     .filter(|(last, _)| *last != leaving)
                     .collect();
-                let after = owners(slots, &rest);
-                let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+                let after = owners(SLOTS, &rest);
+                let moved = before.iter().zip(&after).filter(|(a, b)| a != b);
+                // Nobody else's.
+                assert!(moved.clone().all(|(owner, _)| *owner == leaving));
+                let share = moved.count() as f64 / f64::from(KEYS);
                 let allowed = 1.2 / f64::from(count);
-                let share = moved as f64 / before.len() as f64;
                 assert!(
                     share <= allowed,
                     "{leaving} of {count}: {share} > {allowed}"
@@ -158,32 +142,36 @@ mod tests {
 
     #[test]
     fn follows_weights() {
-        let owners = owners(SLOTS, &[(1, 300), (2, 100)]);
-        let heavy = owners.iter().filter(|owner| **owner == 1).count() as f64;
-        let share = heavy / owners.len() as f64;
-        assert!((0.68..0.82).contains(&share), "{share}");
+        for (slots, tolerance) in [(SLOTS, 0.03), (65_536, 0.015), (10, 0.1)] {
+            let owners = owners(slots, &[(1, 300), (2, 100)]);
+            let heavy = owners.iter().filter(|owner| **owner == 1).count() as f64;
+            let share = heavy / f64::from(KEYS);
+            assert!((share - 0.75).abs() < tolerance, "{slots}: {share}");
+        }
     }
 
     #[test]
     fn is_the_same_in_every_version() {
         let ring = ring(SLOTS, &[(1, 100), (2, 100), (3, 100)]);
-        let digest = ring.holders.iter().fold(0u32, |digest, holder| {
-            xxhash32(&(digest ^ *holder).to_le_bytes())
+        let digest = ring.held.iter().fold(0u32, |digest, (place, holder)| {
+            xxhash32(&(digest ^ *place ^ *holder).to_le_bytes())
         });
-        let held = ring.holders.len();
-        assert_eq!((held, digest), (10_000, DIGEST));
+        assert_eq!((ring.held.len(), digest), (1_875, DIGEST));
     }
 
     /// Of the ring above; a change moves every user of every hash balancer to another upstream.
-    const DIGEST: u32 = 3_693_803_867;
+    const DIGEST: u32 = 529_144_513;
 
     #[test]
-    fn holds_more_addresses_than_places() {
-        let members = (0..2_000u32).map(|n| Member {
-            address: ([10, 0, (n >> 8) as u8, n as u8], 80).into(),
-            weight: 1,
-        });
-        let ring = Ring::new(10, 2_000, members.collect());
-        assert_eq!(ring.holders.len(), 1_000);
+    fn has_room_for_many() {
+        let members: Vec<Member> = (0..65_536u32)
+            .map(|n| Member {
+                address: ([10, 0, (n >> 8) as u8, n as u8], 80).into(),
+                weight: 1,
+            })
+            .collect();
+        let ring = Ring::new(65_536, &members);
+        assert!(ring.held.len() <= HELD_MAX as usize);
+        assert_eq!(Ring::new(10, &[]).downwards(5).next(), None);
     }
 }

@@ -7,10 +7,10 @@
 //!  resolver::Name ─────────┘
 //! ```
 //!
-//! Owns the table of addresses and the choice among them; a balancing algorithm is one file with a `pick`. Refuses to
-//! know how names are resolved ([`crate::runtime::resolver`]), what a request is (the caller brings the hash of the hash
-//! input) and who found an address unavailable ([`Availability`] is set by others). Start at [`Cluster::link`] and
-//! [`Cluster::pick`].
+//! Owns the table of addresses, the choice among them, and what is known of each address ([`Vitals`]); a balancing
+//! algorithm is one file with a `pick`. Refuses to know how names are resolved ([`crate::runtime::resolver`]), what a
+//! request is (the caller brings the hash of the hash input, and tells with [`Picked::report`] what came of a try) and
+//! how addresses are probed ([`crate::runtime::probing`]). Start at [`Cluster::link`] and [`Cluster::pick`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,25 +19,38 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::base::xxhash::xxhash32;
-use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, HashInput};
+use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, HashInput, ProbeKind};
 use crate::runtime::fault::NoEndpoint;
 use crate::runtime::live::Live;
 use crate::runtime::resolver::{Answer, Name, Resolver, Watcher};
 
-mod availability;
+mod attention;
+mod average;
 mod consistent_hashing;
 mod endpoint;
+mod health;
+mod latency;
+mod least_connections;
+mod picked;
 mod round_robin;
+mod sticky;
 mod table;
+mod vitals;
 
-pub use availability::Availability;
+pub use attention::Attention;
 pub use endpoint::Endpoint;
+pub use health::Outcome;
+pub use picked::Picked;
 pub use table::Address;
+pub use vitals::{Changes, Vitals};
 
-use availability::Known;
+use health::{Sign, Statuses};
+use picked::{FoundBy, Rules};
 use table::Table;
+use vitals::Known;
 
 /// Most endpoints of one cluster.
 pub const ENDPOINTS_MAX: usize = 65_536;
@@ -45,6 +58,12 @@ pub const ENDPOINTS_MAX: usize = 65_536;
 /// A cluster linked. Shared by snapshots for as long as its plan does not change.
 pub struct Cluster {
     pub plan: Arc<ClusterPlan>,
+    me: Weak<Self>,
+    rules: Arc<Rules>,
+    /// Statuses of probes' answers, where they have some.
+    probe_statuses: Option<Statuses>,
+    /// Whom to tell of new addresses; only for clusters that probes look after, or did.
+    attention: Option<Arc<Attention>>,
     /// Where the addresses of the plan's endpoints come from, in the plan's order.
     sources: Box<[Source]>,
     state: Arc<State>,
@@ -67,12 +86,8 @@ enum Source {
 struct State {
     turn: AtomicU64,
     known: Known,
-}
-
-/// What a pick gives.
-pub struct Picked {
-    pub address: SocketAddr,
-    pub endpoint: Arc<Endpoint>,
+    /// Did probes ever look after it?
+    probed: AtomicBool,
 }
 
 /// An endpoint as administrators see it.
@@ -91,6 +106,15 @@ pub struct AddressView {
     pub address: SocketAddr,
     pub weight: u32,
     pub available: bool,
+}
+
+/// How much of a cluster's weight may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterView {
+    pub available_weight: u64,
+    pub total_weight: u64,
+    /// Is that enough to serve?
+    pub healthy: bool,
 }
 
 impl Cluster {
@@ -125,7 +149,23 @@ impl Cluster {
             // Nobody judges the addresses of a plain host: nothing to hand over.
             Arc::new(State::start())
         };
-        let cluster = Arc::new(Self {
+        let is_probed = plan.health.probe.is_some();
+        // Those who looked after it must hear that nobody should any more.
+        let was_probed = state.probed.fetch_or(is_probed, Ordering::Relaxed);
+        let attention = (is_probed || was_probed).then(|| Attention::of(live));
+        let probe_statuses = plan
+            .health
+            .probe
+            .as_ref()
+            .and_then(|probe| match &probe.kind {
+                ProbeKind::Http(http) => Some(Statuses::of(&http.statuses)),
+                ProbeKind::Connect | ProbeKind::Grpc { .. } => None,
+            });
+        let cluster = Arc::new_cyclic(|me: &Weak<Self>| Self {
+            me: Weak::clone(me),
+            rules: Arc::new(Rules::of(&plan)),
+            probe_statuses,
+            attention,
             sources,
             state,
             table: ArcSwap::from_pointee(Table::empty()),
@@ -163,17 +203,27 @@ impl Cluster {
 
     /// Chooses an address for one try.
     ///
-    /// `key` is [`Cluster::hash`] of the request's hash input, for clusters that have one; without it the empty value
-    /// counts. `tried` are the addresses that failed this request: round-robin avoids them while there is another,
-    /// hashing stays with its choice for as long as that is available.
+    /// `key` is [`Cluster::hash`] of the request's hash input, for clusters that have one (without it the empty value
+    /// counts), and the token of the client's cookie for sticky ones. `tried` are the addresses that failed this request:
+    /// they are avoided while there is another, but hashing stays with its choice for as long as that is available.
     pub fn pick(&self, key: Option<u64>, tried: &[SocketAddr]) -> Result<Picked, NoEndpoint> {
         let table = self.table.load();
+        let threshold = self.plan.health.available_percent_above;
+        if threshold > 0.0 && !table.has_enough(threshold, self.state.known.changes()) {
+            return Err(self.nothing_to_pick());
+        }
         match table.pick(&self.state.turn, key, tried) {
-            Some(address) => Ok(Picked {
-                address: address.socket,
-                endpoint: Arc::clone(&address.endpoint),
-            }),
+            Some(address) => Ok(Picked::of(address, &self.rules)),
             None => Err(self.nothing_to_pick()),
+        }
+    }
+
+    /// Name and path of the cookie that keeps a client at one address; only for sticky clusters. Its value is the hex
+    /// text of [`Picked::token`].
+    pub fn sticky_cookie(&self) -> Option<(&str, &str)> {
+        match &self.plan.balance {
+            BalancePlan::Sticky { cookie, path } => Some((cookie, path)),
+            _ => None,
         }
     }
 
@@ -192,11 +242,15 @@ impl Cluster {
 
     /// The addresses that can be picked at present.
     pub fn addresses(&self) -> Vec<Address> {
-        self.table.load().addresses().to_vec()
+        self.table.load().addresses().cloned().collect()
     }
 
     /// All endpoints with what is known of them, in the plan's order.
     pub fn view(&self) -> Vec<EndpointView> {
+        let known = |address: SocketAddr, host: &Arc<str>| {
+            let vitals = self.state.known.find(address, host);
+            vitals.is_none_or(|vitals| vitals.is_available())
+        };
         self.endpoints()
             .map(|(plan, source)| {
                 let answer = source.answer();
@@ -204,7 +258,7 @@ impl Cluster {
                     .map(|(address, weight, _)| AddressView {
                         address,
                         weight,
-                        available: self.state.known.is_available(address, &plan.host),
+                        available: known(address, &plan.host),
                     })
                     .collect();
                 EndpointView {
@@ -216,6 +270,66 @@ impl Cluster {
             .collect()
     }
 
+    /// How much of its weight may be used now.
+    pub fn weight_view(&self) -> ClusterView {
+        let table = self.table.load();
+        let (mut available_weight, mut total_weight) = (0, 0);
+        for address in table.addresses() {
+            total_weight += u64::from(address.weight);
+            if address.vitals.is_available() {
+                available_weight += u64::from(address.weight);
+            }
+        }
+        let threshold = self.plan.health.available_percent_above;
+        ClusterView {
+            available_weight,
+            total_weight,
+            healthy: table::is_enough(available_weight, total_weight, threshold),
+        }
+    }
+
+    /// How often its addresses changed their health.
+    pub fn changes(&self) -> &Changes {
+        self.state.known.changes()
+    }
+
+    /// Takes an endpoint's addresses for healthy or not, by hand; `address` none means all of them. False if the
+    /// endpoint has no such address.
+    pub fn set_health(&self, endpoint: Uuid, address: Option<SocketAddr>, healthy: bool) -> bool {
+        let mut found = false;
+        for (plan, source) in self.endpoints().filter(|(plan, _)| plan.id == endpoint) {
+            for (socket, ..) in table::addresses_of(plan, &source.answer()) {
+                if address.is_none_or(|address| address == socket) {
+                    let vitals = self.state.known.keep(socket, &plan.host);
+                    if vitals.set(healthy) {
+                        self.rules
+                            .announce(&vitals, healthy, FoundBy::Administrator, None);
+                    }
+                    found = true;
+                }
+            }
+        }
+        found
+    }
+
+    /// A probe of one of its addresses has ended so.
+    pub fn probed(&self, vitals: &Vitals, outcome: Outcome) {
+        let Some(probe) = &self.plan.health.probe else {
+            return;
+        };
+        let sign = match (&self.probe_statuses, outcome) {
+            (Some(statuses), _) => statuses.sign(outcome),
+            (None, Outcome::Answered(200) | Outcome::Connected) => Some(Sign::Success),
+            (None, Outcome::Answered(_)) => Some(Sign::BadStatus),
+            (None, Outcome::Broken) => Some(Sign::ConnectionFailure),
+            (None, Outcome::TimedOut) => Some(Sign::Timeout),
+        };
+        if let Some(sign) = sign {
+            self.rules
+                .take(vitals, sign, &probe.thresholds, FoundBy::Probe, outcome);
+        }
+    }
+
     fn endpoints(&self) -> impl Iterator<Item = (&EndpointPlan, &Source)> {
         self.plan.endpoints.iter().zip(&self.sources)
     }
@@ -225,11 +339,14 @@ impl Cluster {
         let _one_at_a_time = self.building.lock();
         let answers: Vec<Arc<Answer>> = self.sources.iter().map(Source::answer).collect();
         let table = Table::build(&self.plan, &answers, &self.state.known);
-        let settled = !table.addresses().is_empty()
+        let settled = !table.is_empty()
             || !answers
                 .iter()
                 .any(|answer| matches!(**answer, Answer::Pending));
         self.table.store(Arc::new(table));
+        if let Some(attention) = &self.attention {
+            attention.call(self.plan.id, &self.me);
+        }
         if settled && !self.resolved.swap(true, Ordering::AcqRel) {
             self.settled.notify_waiters();
         }
@@ -270,6 +387,7 @@ impl State {
         Self {
             turn: AtomicU64::new(u64::from(rand::random::<u32>())),
             known: Known::default(),
+            probed: AtomicBool::new(false),
         }
     }
 }

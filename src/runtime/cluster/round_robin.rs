@@ -70,11 +70,11 @@ impl Wheel {
         tried: &[SocketAddr],
     ) -> Option<&'a Address> {
         if let [only] = addresses {
-            return only.availability.is_available().then_some(only);
+            return only.vitals.is_available().then_some(only);
         }
         let first = self.at(turn.fetch_add(1, Ordering::Relaxed));
         let address = addresses.get(first)?;
-        if address.availability.is_available() && !tried.contains(&address.socket) {
+        if address.vitals.is_available() && !tried.contains(&address.socket) {
             return Some(address);
         }
         self.pick_another(addresses, first, turn, tried)
@@ -88,9 +88,8 @@ impl Wheel {
         turn: &AtomicU64,
         tried: &[SocketAddr],
     ) -> Option<&'a Address> {
-        let is_fresh = |address: &&Address| {
-            address.availability.is_available() && !tried.contains(&address.socket)
-        };
+        let is_fresh =
+            |address: &&Address| address.vitals.is_available() && !tried.contains(&address.socket);
         let by_turns = (0..TURNS_MAX)
             .filter_map(|_| addresses.get(self.at(turn.fetch_add(1, Ordering::Relaxed))))
             .find(is_fresh);
@@ -98,7 +97,7 @@ impl Wheel {
         let in_a_row = || addresses.iter().cycle().skip(first).take(addresses.len());
         by_turns
             .or_else(|| in_a_row().find(is_fresh))
-            .or_else(|| in_a_row().find(|address| address.availability.is_available()))
+            .or_else(|| in_a_row().find(|address| address.vitals.is_available()))
     }
 }
 

@@ -1,14 +1,18 @@
 //! The addresses of a cluster at one moment, laid out for picking. Immutable: a change makes a new table.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan};
-use crate::runtime::cluster::availability::{Availability, Known};
 use crate::runtime::cluster::consistent_hashing::{Member, Ring};
 use crate::runtime::cluster::endpoint::Endpoint;
 use crate::runtime::cluster::round_robin::Wheel;
+use crate::runtime::cluster::sticky::{self, Sticky};
+use crate::runtime::cluster::vitals::{Changes, Known, Vitals};
+use crate::runtime::cluster::{latency, least_connections};
 use crate::runtime::resolver::{Answer, ServiceRecord};
 
 /// Most addresses of one cluster; further ones are not used.
@@ -18,13 +22,22 @@ pub(super) const ADDRESSES_MAX: usize = 65_536;
 #[derive(Debug, Clone)]
 pub struct Address {
     pub socket: SocketAddr,
-    /// Share of traffic, above 0.
+    /// Share of traffic; above 0, but for addresses that are being drained.
     pub weight: u32,
     pub endpoint: Arc<Endpoint>,
-    pub availability: Arc<Availability>,
+    pub vitals: Arc<Vitals>,
+    /// Names it to sticky clients; 0 where nobody is sticky.
+    pub(super) token: u64,
 }
 
 pub(super) struct Table {
+    /// By rank: a later one is for when the earlier ones have nothing to offer.
+    tiers: Box<[Tier]>,
+    /// Whether enough is available, as of a generation of changes: `generation × 2 + answer`.
+    enough: AtomicU64,
+}
+
+struct Tier {
     addresses: Box<[Address]>,
     order: Order,
 }
@@ -33,51 +46,51 @@ pub(super) struct Table {
 enum Order {
     RoundRobin(Wheel),
     ConsistentHashing(Ring),
+    LeastConnections,
+    Latency,
+    Sticky(Sticky),
 }
 
 impl Table {
     pub(super) fn empty() -> Self {
         Self {
-            addresses: Box::default(),
-            order: Order::RoundRobin(Wheel::new(&[])),
+            tiers: Box::default(),
+            enough: AtomicU64::new(u64::MAX),
         }
     }
 
     /// Lays out the addresses that `answers` give for the plan's endpoints, in their order.
     pub(super) fn build(plan: &ClusterPlan, answers: &[Arc<Answer>], known: &Known) -> Self {
-        let mut endpoints: Vec<(&EndpointPlan, &Arc<Answer>)> =
-            plan.endpoints.iter().zip(answers).collect();
-        // Hashing must not depend on the order in which endpoints were written.
-        if matches!(plan.balance, BalancePlan::ConsistentHashing { .. }) {
-            endpoints.sort_by(|(a, _), (b, _)| (&a.host, a.port).cmp(&(&b.host, b.port)));
+        let mut by_rank: BTreeMap<u8, Vec<(&EndpointPlan, &Arc<Answer>)>> = BTreeMap::new();
+        for (endpoint, answer) in plan.endpoints.iter().zip(answers) {
+            by_rank
+                .entry(endpoint.rank)
+                .or_default()
+                .push((endpoint, answer));
         }
-        let mut addresses = Vec::new();
-        for (endpoint, answer) in endpoints {
-            append(&mut addresses, plan, endpoint, answer, known);
+        let mut room = ADDRESSES_MAX;
+        let mut tiers = Vec::with_capacity(by_rank.len());
+        for endpoints in by_rank.into_values() {
+            let tier = Tier::build(plan, endpoints, known, room);
+            room -= tier.addresses.len();
+            if !tier.addresses.is_empty() {
+                tiers.push(tier);
+            }
         }
-        addresses.truncate(ADDRESSES_MAX);
-        known.sweep();
-        let order = match &plan.balance {
-            BalancePlan::ConsistentHashing { slots, .. } => {
-                let members = addresses.iter().map(|address| Member {
-                    address: address.socket,
-                    weight: address.weight,
-                });
-                Order::ConsistentHashing(Ring::new(*slots, plan.endpoints.len(), members.collect()))
-            }
-            _ => {
-                let weights: Vec<u32> = addresses.iter().map(|address| address.weight).collect();
-                Order::RoundRobin(Wheel::new(&weights))
-            }
+        let table = Self {
+            tiers: tiers.into_boxed_slice(),
+            enough: AtomicU64::new(u64::MAX),
         };
-        Self {
-            addresses: addresses.into_boxed_slice(),
-            order,
-        }
+        known.settle(table.addresses().map(|it| &it.vitals), Instant::now());
+        table
     }
 
-    pub(super) fn addresses(&self) -> &[Address] {
-        &self.addresses
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.tiers.iter().flat_map(|tier| &tier.addresses)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tiers.is_empty()
     }
 
     pub(super) fn pick(
@@ -86,10 +99,127 @@ impl Table {
         key: Option<u64>,
         tried: &[SocketAddr],
     ) -> Option<&Address> {
+        let sticks = key.and_then(|token| {
+            let mut tiers = self.tiers.iter();
+            tiers.find_map(|tier| match &tier.order {
+                Order::Sticky(sticky) => sticky.follow(&tier.addresses, token, tried),
+                _ => None,
+            })
+        });
+        if sticks.is_some() {
+            return sticks;
+        }
+        let mut last_resort = None;
+        for tier in &self.tiers {
+            match tier.pick(turn, key, tried) {
+                // One that has failed this request, when a later tier may have another.
+                Some(address) if self.tiers.len() > 1 && tried.contains(&address.socket) => {
+                    last_resort = last_resort.or(Some(address));
+                }
+                Some(address) => return Some(address),
+                None => {}
+            }
+        }
+        last_resort
+    }
+
+    /// Is more than this share of the weight available, in per cent? Looked at anew after each change of health only.
+    pub(super) fn has_enough(&self, percent_above: f64, changes: &Changes) -> bool {
+        let generation = changes.generation() << 1;
+        let seen = self.enough.load(Ordering::Relaxed);
+        if seen & !1 == generation {
+            return seen & 1 == 1;
+        }
+        let (mut available, mut total) = (0_u64, 0_u64);
+        for address in self.addresses() {
+            let weight = u64::from(address.weight);
+            total += weight;
+            if address.vitals.is_available() {
+                available += weight;
+            }
+        }
+        let enough = is_enough(available, total, percent_above);
+        let answer = generation | u64::from(enough);
+        self.enough.store(answer, Ordering::Relaxed);
+        enough
+    }
+}
+
+/// Is more than this share available, in per cent? Nothing of nothing is not.
+pub(super) fn is_enough(available: u64, total: u64, percent_above: f64) -> bool {
+    total > 0 && available as f64 / total as f64 * 100.0 > percent_above
+}
+
+impl Tier {
+    fn build(
+        plan: &ClusterPlan,
+        mut endpoints: Vec<(&EndpointPlan, &Arc<Answer>)>,
+        known: &Known,
+        addresses_max: usize,
+    ) -> Self {
+        // Hashing must not depend on the order in which endpoints were written.
+        if matches!(plan.balance, BalancePlan::ConsistentHashing { .. }) {
+            endpoints.sort_by(|(a, _), (b, _)| (&a.host, a.port).cmp(&(&b.host, b.port)));
+        }
+        let mut addresses = Vec::new();
+        for (endpoint, answer) in endpoints {
+            append(&mut addresses, plan, endpoint, answer, known);
+        }
+        if matches!(plan.balance, BalancePlan::Sticky { .. }) {
+            addresses.sort_by_key(|address| address.weight == 0);
+        }
+        addresses.truncate(addresses_max);
+        let order = match &plan.balance {
+            BalancePlan::RoundRobin => {
+                let weights: Vec<u32> = addresses.iter().map(|address| address.weight).collect();
+                Order::RoundRobin(Wheel::new(&weights))
+            }
+            BalancePlan::ConsistentHashing { slots, .. } => {
+                let members = addresses.iter().map(|address| Member {
+                    address: address.socket,
+                    weight: address.weight,
+                });
+                let members: Vec<Member> = members.collect();
+                Order::ConsistentHashing(Ring::new(*slots, &members))
+            }
+            BalancePlan::LeastConnections => Order::LeastConnections,
+            BalancePlan::Latency => {
+                start_with_the_mean(&addresses);
+                Order::Latency
+            }
+            BalancePlan::Sticky { .. } => Order::Sticky(Sticky::new(&addresses)),
+        };
+        Self {
+            addresses: addresses.into_boxed_slice(),
+            order,
+        }
+    }
+
+    fn pick(&self, turn: &AtomicU64, key: Option<u64>, tried: &[SocketAddr]) -> Option<&Address> {
         match &self.order {
             Order::RoundRobin(wheel) => wheel.pick(&self.addresses, turn, tried),
             Order::ConsistentHashing(ring) => ring.pick(&self.addresses, key),
+            Order::LeastConnections => least_connections::pick(&self.addresses, turn, tried),
+            Order::Latency => latency::pick(&self.addresses, tried),
+            Order::Sticky(sticky) => sticky.pick(&self.addresses, turn, tried),
         }
+    }
+}
+
+fn start_with_the_mean(addresses: &[Address]) {
+    let now = Instant::now();
+    let known: Vec<f64> = addresses
+        .iter()
+        .map(|address| address.vitals.latency())
+        .filter(|latency| latency.is_known())
+        .map(|latency| latency.seconds(now))
+        .collect();
+    if known.is_empty() {
+        return;
+    }
+    let mean = known.iter().sum::<f64>() / known.len() as f64;
+    for address in addresses {
+        address.vitals.start_latency(mean, now);
     }
 }
 
@@ -100,9 +230,10 @@ fn append(
     answer: &Answer,
     known: &Known,
 ) {
+    let sticky = matches!(plan.balance, BalancePlan::Sticky { .. });
     let mut made: Vec<Arc<Endpoint>> = Vec::new();
     let mut of_this_endpoint: Vec<Address> = addresses_of(endpoint, answer)
-        .filter(|(_, weight, _)| *weight > 0)
+        .filter(|(_, weight, _)| *weight > 0 || sticky)
         .filter_map(|(socket, weight, service)| {
             let name = service
                 .filter(|_| plan.use_srv_name)
@@ -120,22 +251,26 @@ fn append(
                     fresh
                 }
             };
-            let availability = if plan.named {
+            let vitals = if plan.named {
                 known.keep(socket, &endpoint.host)
             } else {
-                Arc::default()
+                Arc::new(Vitals::new(socket, known.changes()))
             };
+            vitals.set_endpoint(&endpoint_here);
             Some(Address {
                 socket,
                 weight,
                 endpoint: endpoint_here,
-                availability,
+                vitals,
+                token: match sticky {
+                    true => sticky::token(socket, &endpoint.host),
+                    false => 0,
+                },
             })
         })
         .collect();
     if matches!(plan.balance, BalancePlan::ConsistentHashing { .. }) {
-        // As text, because that is the order that other gateways with this ring use.
-        of_this_endpoint.sort_by_cached_key(|address| address.socket.to_string());
+        of_this_endpoint.sort_by_key(|address| address.socket);
     }
     addresses.append(&mut of_this_endpoint);
 }

@@ -3,12 +3,13 @@
 //! Clusters with literal addresses, and with names from a name server of our own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::plan::HealthPlan;
+use crate::model::plan::{HealthPlan, StatusPlan, Thresholds, TrafficPlan};
 use crate::runtime::resolver::tests::{NameServer, PATIENCE, answer_when};
 
 pub(super) fn cluster(endpoints: Vec<EndpointPlan>) -> ClusterPlan {
@@ -106,14 +107,14 @@ async fn unavailable_addresses_are_passed_over_and_remembered() {
     let resolver = server.resolver();
     let two = vec![endpoint("192.0.2.1", 80, 1), endpoint("192.0.2.2", 80, 1)];
     let before = link(cluster(two.clone()), &live, &resolver);
-    before.addresses()[0].availability.set(false);
+    before.addresses()[0].vitals.set(false);
     assert_eq!(picks(&before, 5), counts(&[("192.0.2.2:80", 5)]));
     let mut three = two.clone();
     three.push(endpoint("192.0.2.3", 80, 1));
     let after = link(cluster(three), &live, &resolver);
     assert!(!picks(&after, 9).contains_key("192.0.2.1:80"));
     for address in after.addresses() {
-        address.availability.set(false);
+        address.vitals.set(false);
     }
     assert_eq!(after.pick(None, &[]).err(), Some(NoEndpoint::NoneUsable));
     drop((before, after));
@@ -143,9 +144,9 @@ async fn hashing_stays_until_unavailable() {
             .iter()
             .find(|known| known.socket == first)
             .unwrap();
-        chosen.availability.set(false);
+        chosen.vitals.set(false);
         assert_ne!(cluster.pick(key, &[]).unwrap().address, first);
-        chosen.availability.set(true);
+        chosen.vitals.set(true);
     }
     assert!(cluster.pick(None, &[]).is_ok());
     assert!(cluster.hash_input().is_some());
@@ -244,4 +245,228 @@ async fn refuses_plans_beyond_its_limits() {
     let none = link(cluster(Vec::new()), &live, &resolver);
     assert!(none.is_resolved());
     assert_eq!(none.pick(None, &[]).err(), Some(NoEndpoint::NoneUsable));
+}
+
+fn balanced_by(balance: BalancePlan, endpoints: Vec<EndpointPlan>) -> ClusterPlan {
+    ClusterPlan {
+        balance,
+        ..cluster(endpoints)
+    }
+}
+
+fn three() -> Vec<EndpointPlan> {
+    (1..=3)
+        .map(|last| endpoint(&format!("192.0.2.{last}"), 80 + last, 100))
+        .collect()
+}
+
+fn port_of(picked: &Picked) -> u16 {
+    picked.address.port()
+}
+
+#[tokio::test]
+async fn least_connections_goes_where_least_is_done() {
+    let (live, server) = (Live::default(), NameServer::start().await);
+    let resolver = server.resolver();
+    let mut endpoints = three();
+    endpoints[2].weight = 200;
+    let plan = balanced_by(BalancePlan::LeastConnections, endpoints);
+    let cluster = link(plan.clone(), &live, &resolver);
+    // Twice as much for twice the weight.
+    let held: Vec<Picked> = (0..40).map(|_| cluster.pick(None, &[]).unwrap()).collect();
+    let of = |port| held.iter().filter(|picked| port_of(picked) == port).count();
+    assert_eq!((of(81), of(82), of(83)), (10, 10, 20));
+    // A change of targets forgets nothing that is in progress.
+    let mut plan = plan;
+    plan.endpoints.push(endpoint("192.0.2.4", 84, 100));
+    let after = link(plan, &live, &resolver);
+    let more: Vec<Picked> = (0..9).map(|_| after.pick(None, &[]).unwrap()).collect();
+    assert!(more.iter().all(|picked| port_of(picked) == 84));
+    drop(more);
+    drop(held);
+    // Idle, weight decides.
+    let mut ports: Vec<u16> = (0..8)
+        .map(|_| port_of(&after.pick(None, &[]).unwrap()))
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports, [83]);
+    let tried: Vec<SocketAddr> = vec![([192, 0, 2, 3], 83).into()];
+    assert_ne!(port_of(&after.pick(None, &tried).unwrap()), 83);
+}
+
+#[tokio::test]
+async fn latency_turns_away_from_what_is_slow_or_fails() {
+    let (live, server) = (Live::default(), NameServer::start().await);
+    let resolver = server.resolver();
+    let cluster = link(balanced_by(BalancePlan::Latency, three()), &live, &resolver);
+    let shares = |cluster: &Cluster| {
+        let mut shares: BTreeMap<u16, u32> = BTreeMap::new();
+        for _ in 0..3000 {
+            let picked = cluster.pick(None, &[]).unwrap();
+            *shares.entry(port_of(&picked)).or_default() += 1;
+        }
+        shares
+    };
+    assert!(shares(&cluster).values().all(|share| *share > 700));
+    for _ in 0..50 {
+        let picked = cluster.pick(None, &[]).unwrap();
+        let outcome = match port_of(&picked) {
+            81 => (Outcome::Answered(200), Duration::from_millis(900)),
+            82 => (Outcome::Broken, Duration::ZERO),
+            _ => (Outcome::Answered(200), Duration::from_millis(5)),
+        };
+        picked.report(outcome.0, outcome.1);
+    }
+    // One of a pair is the good one in two of three draws.
+    let after = shares(&cluster);
+    assert!(after[&83] > 1800, "{after:?}");
+    let retried: Vec<SocketAddr> = vec![([192, 0, 2, 3], 83).into()];
+    assert_ne!(port_of(&cluster.pick(None, &retried).unwrap()), 83);
+    // A new address starts with the mean: neither flooded nor shunned.
+    let mut four = three();
+    four.push(endpoint("192.0.2.4", 84, 100));
+    let cluster = link(balanced_by(BalancePlan::Latency, four), &live, &resolver);
+    let share = shares(&cluster)[&84];
+    assert!((300..1500).contains(&share), "{share}");
+}
+
+#[tokio::test]
+async fn sticky_clients_stay_also_while_draining() {
+    let (live, server) = (Live::default(), NameServer::start().await);
+    let resolver = server.resolver();
+    let balance = BalancePlan::Sticky {
+        cookie: "s".into(),
+        path: "/".into(),
+    };
+    let cluster = link(balanced_by(balance.clone(), three()), &live, &resolver);
+    assert_eq!(cluster.sticky_cookie(), Some(("s", "/")));
+    let first = cluster.pick(None, &[]).unwrap();
+    let (token, home) = (first.token.unwrap(), first.address);
+    for _ in 0..9 {
+        assert_eq!(cluster.pick(Some(token), &[]).unwrap().address, home);
+    }
+    let elsewhere = cluster.pick(Some(token), &[home]).unwrap();
+    assert_ne!(elsewhere.address, home);
+    assert_ne!(elsewhere.token, Some(token));
+    assert!(cluster.pick(Some(1), &[]).is_ok());
+    // Drained: only those who have been there.
+    let mut drained = three();
+    let leaving = drained
+        .iter_mut()
+        .find(|endpoint| endpoint.port == home.port());
+    leaving.unwrap().weight = 0;
+    let other_node = Live::default();
+    for live in [&live, &other_node] {
+        let cluster = link(
+            balanced_by(balance.clone(), drained.clone()),
+            live,
+            &resolver,
+        );
+        assert_eq!(cluster.pick(Some(token), &[]).unwrap().address, home);
+        for _ in 0..9 {
+            assert_ne!(cluster.pick(None, &[]).unwrap().address, home);
+        }
+    }
+    // Gone, or unhealthy.
+    drained.retain(|endpoint| endpoint.port != home.port());
+    let gone = link(balanced_by(balance, drained), &live, &resolver);
+    assert_ne!(gone.pick(Some(token), &[]).unwrap().address, home);
+    assert!(cluster.set_health(Uuid::from_u128(u128::from(home.port())), None, false));
+    assert_ne!(cluster.pick(Some(token), &[]).unwrap().address, home);
+}
+
+#[tokio::test]
+async fn later_ranks_stand_in() {
+    let (live, server) = (Live::default(), NameServer::start().await);
+    let mut endpoints = three();
+    endpoints[2].rank = 1;
+    let cluster = link(cluster(endpoints), &live, &server.resolver());
+    for _ in 0..10 {
+        assert_ne!(port_of(&cluster.pick(None, &[]).unwrap()), 83);
+    }
+    let addresses = cluster.addresses();
+    let (one, two) = (addresses[0].socket, addresses[1].socket);
+    // All of the first rank have failed this request.
+    assert_eq!(port_of(&cluster.pick(None, &[one, two]).unwrap()), 83);
+    addresses[0].vitals.set(false);
+    assert_eq!(cluster.pick(None, &[]).unwrap().address, two);
+    addresses[1].vitals.set(false);
+    assert_eq!(port_of(&cluster.pick(None, &[]).unwrap()), 83);
+    addresses[2].vitals.set(false);
+    assert!(cluster.pick(None, &[]).is_err());
+}
+
+#[tokio::test]
+async fn too_little_available_weight_stops_all() {
+    let (live, server) = (Live::default(), NameServer::start().await);
+    let resolver = server.resolver();
+    let mut plan = cluster(three());
+    plan.health.available_percent_above = 50.0;
+    let guarded = link(plan.clone(), &live, &resolver);
+    assert!(guarded.pick(None, &[]).is_ok());
+    let down = |cluster: &Cluster, number: usize, is_down: bool| {
+        cluster.addresses()[number].vitals.set(!is_down);
+    };
+    down(&guarded, 0, true);
+    assert!(guarded.pick(None, &[]).is_ok());
+    down(&guarded, 1, true);
+    assert_eq!(guarded.pick(None, &[]).err(), Some(NoEndpoint::NoneUsable));
+    let view = guarded.weight_view();
+    assert_eq!(
+        (view.available_weight, view.total_weight, view.healthy),
+        (100, 300, false)
+    );
+    down(&guarded, 1, false);
+    assert!(guarded.pick(None, &[]).is_ok());
+    assert_eq!(guarded.changes().counts(), (1, 2));
+    plan.health.available_percent_above = 100.0;
+    let never = link(plan, &live, &resolver);
+    assert!(never.pick(None, &[]).is_err());
+}
+
+#[tokio::test]
+async fn traffic_ejects_and_only_thresholds_heal() {
+    let (live, server) = (Live::default(), NameServer::start().await);
+    let resolver = server.resolver();
+    let mut plan = cluster(three());
+    plan.health.traffic = Some(TrafficPlan {
+        statuses: StatusPlan {
+            good: vec![200],
+            bad: vec![500],
+            others_are_good: false,
+        },
+        thresholds: Thresholds {
+            bad_statuses: 2,
+            timeouts: 1,
+            ..Thresholds::default()
+        },
+    });
+    let cluster = link(plan.clone(), &live, &resolver);
+    let report = |cluster: &Cluster, port: u16, outcome: Outcome| {
+        for _ in 0..12 {
+            let picked = cluster.pick(None, &[]).unwrap();
+            if port_of(&picked) == port {
+                return picked.report(outcome, Duration::ZERO);
+            }
+        }
+        panic!("{port} is not picked");
+    };
+    report(&cluster, 81, Outcome::Answered(500));
+    report(&cluster, 82, Outcome::Broken);
+    report(&cluster, 83, Outcome::Answered(404));
+    assert_eq!(picks(&cluster, 9).len(), 3);
+    // The count goes on where targets change.
+    plan.endpoints.push(endpoint("192.0.2.4", 84, 100));
+    let cluster = link(plan, &live, &resolver);
+    report(&cluster, 81, Outcome::Answered(500));
+    report(&cluster, 83, Outcome::TimedOut);
+    let expected = counts(&[("192.0.2.2:82", 4), ("192.0.2.4:84", 4)]);
+    let mut left = picks(&cluster, 8);
+    left.retain(|_, count| *count > 0);
+    assert_eq!(
+        left.keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>()
+    );
+    assert_eq!(cluster.changes().counts(), (0, 2));
 }
