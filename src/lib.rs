@@ -9,7 +9,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | 6 | `cli`, `app` |
-//! | 5 | `admin` |
+//! | 5 | `admin`, `sources` |
 //! | 4 | `engine`, `plugins`, `control` |
 //! | 3 | `dialects`, `runtime` |
 //! | 2 | `model`, `settings` |
@@ -28,3 +28,4 @@ pub mod model;
 pub mod plugins;
 pub mod runtime;
 pub mod settings;
+pub mod sources;

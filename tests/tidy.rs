@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 7] = [
     &["model", "settings"],
     &["dialects", "runtime"],
     &["engine", "plugins", "control"],
-    &["admin"],
+    &["admin", "sources"],
     &["cli", "app"],
 ];
 

@@ -16,6 +16,7 @@ pub mod link;
 pub mod live;
 pub mod matched;
 pub mod message;
+pub mod mutual;
 pub mod node;
 pub mod path;
 pub mod pipeline;

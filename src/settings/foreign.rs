@@ -29,7 +29,6 @@ const PAGE: &str = "the web page answers at `/` under every name of its listener
 const ETCD: &str =
     "the shared store in etcd comes with a later version; `database` may be `embedded` or `off`";
 const APIGEE: &str = "Apigee bundles come with a later version";
-const CONSUL: &str = "Consul comes with a later version";
 const SQL: &str = "there is no SQL server to connect to; `database` may be `embedded` or `off`";
 const MEMORY: &str =
     "every node holds all entities in memory, and a change serves at once; remove the key";
@@ -67,9 +66,6 @@ const ROWS: &[Row] = &[
     row("apigee_organization", &[], APIGEE),
     row("apigee_environments", &[], APIGEE),
     row("apigee_node_path", &[], APIGEE),
-    row("consul_http_addr", &[], CONSUL),
-    row("consul_token", &[], CONSUL),
-    row("consul_service", &[], CONSUL),
     row("pg_host", &[], SQL),
     row("pg_port", &[], SQL),
     row("pg_user", &[], SQL),
@@ -215,7 +211,6 @@ const FAMILIES: &[(&str, &str)] = &[
     ("cassandra_", SQL),
     ("etcd_", ETCD),
     ("apigee_", APIGEE),
-    ("consul_", CONSUL),
     ("cluster_", HYBRID),
     ("wasm_", "WebAssembly filters come with a later version"),
     ("admin_gui_", PAGE),

@@ -6,6 +6,7 @@
 
 pub mod administration;
 mod checks;
+pub mod consul;
 pub mod dns;
 mod document;
 mod foreign;
@@ -30,6 +31,7 @@ pub use self::document::Form;
 pub use self::read::{ENVIRONMENT_PREFIX, KONG_ENVIRONMENT_PREFIX, KONG_ENVIRONMENT_SWITCH};
 
 use self::administration::AdministrationSettings;
+use self::consul::ConsulSettings;
 use self::dns::DnsSettings;
 use self::general::GeneralSettings;
 use self::key::Key;
@@ -62,6 +64,8 @@ pub struct Settings {
     pub logging: LoggingSettings,
     /// Who may administer.
     pub administration: AdministrationSettings,
+    /// The Consul agent.
+    pub consul: ConsulSettings,
     /// Switches for tests.
     pub testing: TestingSettings,
     origins: BTreeMap<&'static str, SourceRef>,
@@ -108,6 +112,10 @@ pub const GROUPS: &[Group] = &[
     Group {
         title: "Administration",
         keys: AdministrationSettings::KEYS,
+    },
+    Group {
+        title: "Consul",
+        keys: ConsulSettings::KEYS,
     },
     Group {
         title: "Tests",
@@ -175,6 +183,7 @@ impl Settings {
         let dns = DnsSettings::read(reader);
         let logging = LoggingSettings::read(reader);
         let administration = AdministrationSettings::read(reader);
+        let consul = ConsulSettings::read(reader);
         let testing = TestingSettings::read(reader);
         Some(Self {
             general: general?,
@@ -185,6 +194,7 @@ impl Settings {
             dns: dns?,
             logging: logging?,
             administration: administration?,
+            consul: consul?,
             testing: testing?,
             origins: reader.origins(),
         })
@@ -201,6 +211,7 @@ impl Settings {
         self.dns.show(&mut values);
         self.logging.show(&mut values);
         self.administration.show(&mut values);
+        self.consul.show(&mut values);
         self.testing.show(&mut values);
         for (name, value) in &mut values {
             if !value.is_null() && all_keys().any(|key| key.name == *name && key.secret) {

@@ -4,10 +4,10 @@
 //! other releases do no harm. What is required is checked where it is used. The names are the agent's.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Deserializer};
-
-use crate::base::secret::Secret;
+use zeroize::Zeroizing;
 
 /// `null` is the same as a missing field.
 pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -45,20 +45,29 @@ pub struct Root {
 }
 
 /// `GET /v1/agent/connect/ca/leaf/:service`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Leaf {
     /// The leaf first, then every intermediate.
     #[serde(rename = "CertPEM")]
     pub cert_pem: String,
-    #[serde(rename = "PrivateKeyPEM", deserialize_with = "secret")]
-    pub private_key_pem: Secret,
+    /// Overwritten when dropped.
+    #[serde(rename = "PrivateKeyPEM", deserialize_with = "wiped")]
+    pub private_key_pem: Zeroizing<String>,
     #[serde(default, rename = "ServiceURI", deserialize_with = "nullable")]
     pub service_uri: String,
 }
 
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
-    String::deserialize(deserializer).map(Secret::new)
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaf")
+            .field("service_uri", &self.service_uri)
+            .finish_non_exhaustive()
+    }
+}
+
+fn wiped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(deserializer).map(Zeroizing::new)
 }
 
 /// `POST /v1/agent/connect/authorize`.

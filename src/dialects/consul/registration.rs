@@ -545,7 +545,7 @@ impl Reading {
 
 /// A number with a point but without a fraction, as some writers of JSON have it.
 fn whole(number: f64) -> Option<u64> {
-    let fits = number >= 0.0 && number <= 9e15 && number.fract() == 0.0;
+    let fits = (0.0..=9e15).contains(&number) && number.fract() == 0.0;
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

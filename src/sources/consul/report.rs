@@ -1,0 +1,92 @@
+//! What the metrics page and the status page say about the mesh.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::identity::{MeshIdentity, unix_now};
+use super::watch::Watches;
+
+/// Shows one identity and the agent behind it.
+pub struct MeshReport {
+    pub watches: Arc<Watches>,
+    pub identities: Vec<Arc<MeshIdentity>>,
+}
+
+impl MeshReport {
+    /// Why traffic may not come yet.
+    pub fn trouble(&self) -> Option<String> {
+        self.identities
+            .iter()
+            .find_map(|identity| identity.facts().trouble.clone())
+    }
+
+    /// Lines in Prometheus' text format.
+    pub fn metrics(&self, page: &mut String) {
+        let now = unix_now();
+        let mut family = |name: &str, help: &str, value: &dyn Fn(&MeshIdentity) -> Option<i64>| {
+            // Writing to text cannot fail.
+            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
+            for identity in &self.identities {
+                if let Some(value) = value(identity) {
+                    let service = identity.service.replace(['"', '\\', '\n'], "_");
+                    let _ = writeln!(page, "{name}{{service=\"{service}\"}} {value}");
+                }
+            }
+        };
+        family(
+            "sallyport_connect_ready",
+            "Whether the identity in the mesh can be used",
+            &|identity| Some(i64::from(identity.facts().trouble.is_none())),
+        );
+        family(
+            "sallyport_connect_leaf_expires_seconds",
+            "Seconds until the leaf certificate in use expires",
+            &|identity| Some(identity.facts().valid?.1 - now),
+        );
+        family(
+            "sallyport_connect_leaf_rotations",
+            "Identities put into use since the start",
+            &|identity| i64::try_from(identity.facts().rotations).ok(),
+        );
+        family(
+            "sallyport_connect_roots",
+            "Root certificates that are trusted",
+            &|identity| i64::try_from(identity.facts().roots).ok(),
+        );
+        let _ = writeln!(
+            page,
+            "# HELP sallyport_connect_watches Questions to the agent that are kept open or repeated\n\
+             # TYPE sallyport_connect_watches gauge\nsallyport_connect_watches {}",
+            self.watches.count()
+        );
+    }
+
+    /// An object for the status page.
+    pub fn status(&self) -> Value {
+        let identities: Vec<Value> = self
+            .identities
+            .iter()
+            .map(|identity| {
+                let facts = identity.facts();
+                json!({
+                    "service": identity.service,
+                    "ready": facts.trouble.is_none(),
+                    "trouble": facts.trouble,
+                    "uri": facts.uri,
+                    "trust_domain": facts.trust_domain,
+                    "roots": facts.roots,
+                    "valid_after": facts.valid.map(|(from, _)| from),
+                    "valid_before": facts.valid.map(|(_, until)| until),
+                    "rotations": facts.rotations,
+                })
+            })
+            .collect();
+        json!({
+            "agent": self.watches.client().options().address.to_string(),
+            "identities": identities,
+            "watches": self.watches.count(),
+        })
+    }
+}
