@@ -3,6 +3,7 @@
 pub mod diagnostic;
 pub mod path;
 pub mod pem;
+pub mod seal;
 pub mod secret;
 pub mod self_signed;
 pub mod source_ref;

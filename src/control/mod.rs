@@ -17,6 +17,7 @@ pub mod everything;
 mod jobs;
 mod kong;
 pub mod plane;
+pub mod records;
 pub mod store;
 #[cfg(test)]
 mod toy;

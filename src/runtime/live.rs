@@ -5,12 +5,13 @@
 
 use std::any::{Any, TypeId};
 use std::convert::Infallible;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use crate::runtime::node::Node;
+use crate::runtime::records::{MemoryRecords, Records};
 
 /// Entries looked at before dead ones are swept out.
 const SWEEP_EVERY: usize = 1024;
@@ -21,6 +22,7 @@ type Key = (TypeId, String);
 #[derive(Default)]
 pub struct Live {
     node: Arc<Node>,
+    records: OnceLock<Arc<dyn Records>>,
     states: Mutex<AHashMap<Key, Weak<dyn Any + Send + Sync>>>,
 }
 
@@ -28,6 +30,18 @@ impl Live {
     /// This node.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// What outlives the process. Until [`Live::keep_records`] is called it lives in memory alone.
+    pub fn records(&self) -> &Arc<dyn Records> {
+        self.records
+            .get_or_init(|| Arc::new(MemoryRecords::default()))
+    }
+
+    /// Says where records are kept, once, before the first configuration is linked; later calls change nothing.
+    pub fn keep_records(&self, records: Arc<dyn Records>) {
+        // A second store would be a mistake of the start-up code, and the first one may be in use.
+        let _ = self.records.set(records);
     }
 
     /// The state kept under `key`, or a new one. It lives as long as the returned `Arc` and its clones.

@@ -20,6 +20,7 @@ pub mod mutual;
 pub mod node;
 pub mod path;
 pub mod pipeline;
+pub mod records;
 pub mod resolver;
 pub mod router;
 pub mod serving;

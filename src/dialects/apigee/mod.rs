@@ -1,8 +1,12 @@
 //! The Apigee dialect: its documents, its language, its entities and their compilation.
 
+pub mod archive;
+pub mod beans;
 pub mod bundle;
+pub mod describe;
 pub mod entities;
 pub mod entity_set;
 pub mod error;
+pub mod lifecycle;
 pub mod policies;
 pub mod xml;
