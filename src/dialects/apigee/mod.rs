@@ -3,10 +3,14 @@
 pub mod archive;
 pub mod beans;
 pub mod bundle;
+pub mod condition;
 pub mod describe;
 pub mod entities;
 pub mod entity_set;
 pub mod error;
+pub mod java_regex;
 pub mod lifecycle;
+pub mod message;
 pub mod policies;
+pub mod variables;
 pub mod xml;
