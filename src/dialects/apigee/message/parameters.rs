@@ -195,7 +195,8 @@ mod tests {
     #[test]
     fn edits_leave_the_rest_alone() {
         let raw = "x=%7e&a=1&y=+&a=2&";
-        let cases: [(&dyn Fn(&mut String), &str); 8] = [
+        type Change<'a> = &'a dyn Fn(&mut String);
+        let cases: [(Change<'_>, &str); 8] = [
             (&|raw| set(raw, "a", "ö&"), "x=%7e&a=%C3%B6%26&y=+&"),
             (&|raw| set(raw, "n", "v"), "x=%7e&a=1&y=+&a=2&n=v"),
             (&|raw| add(raw, "a", "3"), "x=%7e&a=1&y=+&a=2&a=3"),
