@@ -100,7 +100,7 @@ impl Gateway {
             live: Arc::clone(&live),
             resolver,
             client: Arc::clone(&client),
-            plugins: table.collect(),
+            plugins: table.chain(plugins::built_in()).collect(),
             prefix: settings.general.prefix.clone(),
             snapshot: first.clone(),
         })));

@@ -3,6 +3,7 @@
 //! A plugin is a file in the folder of the dialect whose configuration it reads, and a line in [`table`]. Mechanisms that
 //! several plugins use (counters, bodies, templates) are in `shared`; they know no configuration schema.
 
+pub(crate) mod apigee;
 #[cfg(test)]
 mod documentation;
 pub mod kong;
@@ -29,6 +30,11 @@ pub fn table() -> Vec<PluginEntry> {
         kong::file_log::entry(),
         kong::request_termination::entry(),
     ]
+}
+
+/// Plugins that no user configures: compilers of other dialects put them into pipelines. Never selected away.
+pub fn built_in() -> Vec<PluginEntry> {
+    vec![apigee::flow::entry()]
 }
 
 /// What the dialects may know of the table.

@@ -13,6 +13,7 @@ pub mod java_regex;
 pub mod lifecycle;
 pub mod message;
 pub mod policies;
+pub mod program;
 pub mod template;
 pub mod variables;
 pub mod xml;

@@ -234,6 +234,9 @@ pub fn read_http_target(element: Element<'_>, findings: &mut Findings) -> HttpTa
         }
         (Some(_), None) => None,
     };
+    if let Some(path) = &path {
+        language::check_template(path, element, "<Path>", findings);
+    }
     if path.is_some() && balancer.is_none() {
         findings.warning(
             "no-effect",
@@ -259,6 +262,9 @@ pub fn read_local_target(element: Element<'_>, findings: &mut Findings) -> Optio
     let proxy = fields.filled_text("APIProxy", findings);
     let endpoint = fields.filled_text("ProxyEndpoint", findings);
     let path = fields.filled_text("Path", findings);
+    for text in [&proxy, &endpoint, &path].into_iter().flatten() {
+        language::check_template(text, element, "<LocalTargetConnection>", findings);
+    }
     fields.ignore(&["Properties", "Description"]);
     let place = fields.place();
     fields.finish(findings);

@@ -1,0 +1,127 @@
+//! Forwards to hosts that only requests bring to light: URLs with variables, `target.url`.
+//!
+//! A forward is made on first use from a profile (a forward of the plan, whose timeouts and TLS count) and kept, because
+//! it resolves the name and its identity is what makes connections reusable.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::model::plan::{
+    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, Protocol,
+};
+use crate::plugins::apigee::flow::target::UrlParts;
+use crate::runtime::client::Client;
+use crate::runtime::contract::LinkContext;
+use crate::runtime::live::Live;
+use crate::runtime::resolver::Resolver;
+use crate::runtime::serving::Serving;
+use crate::runtime::snapshot::Forward;
+
+/// Hosts that are kept; the one asked for longest ago makes room.
+const KEPT_MAX: usize = 1_000;
+
+/// See the module.
+pub(crate) struct DynamicForwards {
+    live: Arc<Live>,
+    resolver: Arc<Resolver>,
+    serving: Arc<Serving>,
+    client: Arc<Client>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    turn: u64,
+    forwards: AHashMap<(Uuid, bool, String, u16), Entry>,
+}
+
+struct Entry {
+    /// What it was made from: another one makes another forward.
+    profile: Arc<ForwardPlan>,
+    forward: Arc<Forward>,
+    used: u64,
+}
+
+impl DynamicForwards {
+    pub(crate) fn of(context: &LinkContext<'_>) -> Arc<Self> {
+        context.live.keep("flow forwards", || Self {
+            live: Arc::clone(context.live),
+            resolver: Arc::clone(context.resolver),
+            serving: Arc::clone(context.serving),
+            client: Arc::clone(context.client),
+            kept: Mutex::default(),
+        })
+    }
+
+    /// The forward to a host, with the timeouts and TLS of a profile.
+    pub(crate) fn to(&self, profile: &Forward, url: &UrlParts) -> Result<Arc<Forward>, String> {
+        let key = (profile.plan.id, url.secure, url.host.clone(), url.port);
+        let mut kept = self.kept.lock();
+        kept.turn += 1;
+        let turn = kept.turn;
+        if let Some(entry) = kept.forwards.get_mut(&key)
+            && Arc::ptr_eq(&entry.profile, &profile.plan)
+        {
+            entry.used = turn;
+            return Ok(Arc::clone(&entry.forward));
+        }
+        let forward = self.link(profile, url)?;
+        if kept.forwards.len() >= KEPT_MAX && !kept.forwards.contains_key(&key) {
+            let oldest = kept.forwards.iter().min_by_key(|(_, entry)| entry.used);
+            if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+                kept.forwards.remove(&key);
+            }
+        }
+        let entry = Entry {
+            profile: Arc::clone(&profile.plan),
+            forward: Arc::clone(&forward),
+            used: turn,
+        };
+        kept.forwards.insert(key, entry);
+        Ok(forward)
+    }
+
+    fn link(&self, profile: &Forward, url: &UrlParts) -> Result<Arc<Forward>, String> {
+        let host: Arc<str> = url.host.as_str().into();
+        let id = Uuid::new_v5(&profile.plan.id, url.authority().as_bytes());
+        let cluster = ClusterPlan {
+            id,
+            name: Arc::clone(&host),
+            endpoints: vec![EndpointPlan {
+                id,
+                host: Arc::clone(&host),
+                port: url.port,
+                weight: 1,
+                rank: 0,
+            }],
+            balance: BalancePlan::RoundRobin,
+            health: HealthPlan::default(),
+            host_header: None,
+            use_srv_name: false,
+            client_certificate: None,
+            named: false,
+        };
+        let plan = ForwardPlan {
+            protocol: if url.secure {
+                Protocol::Https
+            } else {
+                Protocol::Http
+            },
+            cluster: id,
+            host,
+            port: url.port,
+            ..(*profile.plan).clone()
+        };
+        let context = LinkContext {
+            live: &self.live,
+            resolver: &self.resolver,
+            serving: &self.serving,
+            client: &self.client,
+            prefix: std::path::Path::new("."),
+        };
+        Forward::link_alone(Arc::new(plan), Arc::new(cluster), &context)
+    }
+}

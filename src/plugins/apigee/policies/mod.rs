@@ -1,0 +1,91 @@
+//! Policies at work: one file each, and the one table that lists them.
+//!
+//! A policy is linked once from the configuration that `dialects::apigee::policies` has read, and executed by many
+//! requests at once: it keeps no state of a request. What it may see and change is its [`FlowContext`].
+
+mod flow_callout;
+
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::plugins::apigee::flow::context::{FlowContext, Next, PolicyFault};
+use crate::runtime::contract::LinkContext;
+
+/// What a step runs.
+#[async_trait]
+pub(crate) trait Policy: Send + Sync {
+    /// Runs it. For policies that wait for nothing; the others say so in [`Policy::waits`].
+    fn execute(&self, _flow: &mut FlowContext<'_>) -> Result<Next, PolicyFault> {
+        Ok(Next::Continue)
+    }
+
+    /// Must [`Policy::execute_async`] be called instead of [`Policy::execute`]? Asked once, when it is linked.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// As [`Policy::execute`], for policies that wait for something.
+    async fn execute_async(&self, flow: &mut FlowContext<'_>) -> Result<Next, PolicyFault> {
+        self.execute(flow)
+    }
+}
+
+/// What a policy is linked from.
+pub(crate) struct PolicyLink<'a> {
+    /// Its name in the bundle.
+    pub(crate) name: &'a str,
+    /// What the dialect has read.
+    pub(crate) config: &'a Value,
+    /// The texts of the resources that it names, by URL.
+    pub(crate) resources: &'a std::collections::BTreeMap<String, String>,
+    /// Where it sends requests of its own.
+    pub(crate) callout: Option<&'a crate::dialects::apigee::program::Way>,
+    /// Where it runs; also a key for state that outlives a configuration.
+    pub(crate) place: &'a Place,
+    /// State that outlives a configuration, the client for callouts, the resolver.
+    pub(crate) context: &'a LinkContext<'a>,
+}
+
+/// Where a policy runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) organization: String,
+    pub(crate) environment: String,
+    /// The proxy whose requests it sees.
+    pub(crate) proxy: String,
+    pub(crate) revision: u32,
+    /// The shared flow whose policy it is, if it is one's.
+    pub(crate) shared_flow: Option<String>,
+}
+
+impl PolicyLink<'_> {
+    /// The configuration in its own type.
+    pub(crate) fn config<C: DeserializeOwned>(&self) -> Result<C, String> {
+        C::deserialize(self.config).map_err(|error| error.to_string())
+    }
+}
+
+/// Builds a policy; the error says what is wrong and what is allowed.
+pub(crate) type LinkPolicy = fn(&PolicyLink<'_>) -> Result<Box<dyn Policy>, String>;
+
+/// One line of the table.
+pub(crate) struct PolicyEntry {
+    /// The type, as in `dialects::apigee::policies`.
+    pub(crate) kind: &'static str,
+    /// `PREFIX.NAME.failed` is set when one fails.
+    pub(crate) prefix: &'static str,
+    pub(crate) link: LinkPolicy,
+}
+
+/// Every policy that can run.
+const TABLE: &[PolicyEntry] = &[PolicyEntry {
+    kind: "FlowCallout",
+    prefix: "flow",
+    link: flow_callout::link,
+}];
+
+/// The line for a type.
+pub(crate) fn entry(kind: &str) -> Option<&'static PolicyEntry> {
+    TABLE.iter().find(|entry| entry.kind == kind)
+}
