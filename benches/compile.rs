@@ -99,6 +99,8 @@ fn linker(runtime: &tokio::runtime::Runtime) -> Linker {
             global_pipeline: Arc::new(Pipeline::default()),
             directory: Default::default(),
             certificates: CertificateTable::new(None),
+            authorities: Default::default(),
+            certificate_requests: Default::default(),
             clusters: imbl::OrdMap::new(),
             forwards: Default::default(),
             serving: Arc::new(Serving::link(serving).unwrap()),
@@ -123,6 +125,7 @@ fn whole(plan: &Plan) -> PlanDelta {
         principals: all(&plan.principals),
         credentials: all(&plan.credentials),
         certificates: all(&plan.certificates),
+        authorities: all(&plan.authorities),
     }
 }
 

@@ -175,6 +175,8 @@ fn snapshot() -> Arc<Snapshot> {
         global_pipeline: Arc::default(),
         directory,
         certificates: CertificateTable::new(None),
+        authorities: Default::default(),
+        certificate_requests: Default::default(),
         clusters: Default::default(),
         forwards: Default::default(),
         serving: serving(),

@@ -394,6 +394,8 @@ fn empty_snapshot(settings: &Settings, files: &Files) -> anyhow::Result<Snapshot
         global_stream_pipeline: Arc::default(),
         directory: Default::default(),
         certificates: CertificateTable::new(files.default_certificate.clone()),
+        authorities: Default::default(),
+        certificate_requests: Default::default(),
         forwards: imbl::OrdMap::new(),
         clusters: imbl::OrdMap::new(),
         serving,

@@ -1,5 +1,6 @@
 //! Identifiers, names, PEM, redacted secrets: what every floor may use and nothing else depends on.
 
+pub mod certificate;
 pub mod diagnostic;
 pub mod path;
 pub mod pem;

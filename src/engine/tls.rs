@@ -8,14 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use boring::error::ErrorStack;
 use boring::ssl::{
     AlpnError, ClientHello, NameType, SelectCertError, Ssl, SslContext, SslMethod, SslOptions,
-    SslVersion, select_next_proto,
+    SslRef, SslVerifyMode, SslVersion, select_next_proto,
 };
+use foreign_types::ForeignTypeRef;
 use pingora_core::protocols::tls::ALPN;
 use pingora_core::tls::tokio_ssl::SslStream;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 
+use crate::runtime::certificate_requests::CertificateRequests;
+use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::connection::TlsFacts;
 use crate::runtime::snapshot::Snapshot;
 use crate::settings::tls::{CipherSuite, TlsSettings};
@@ -128,6 +133,7 @@ impl Acceptor {
             cipher: ssl
                 .current_cipher()
                 .map_or("", boring::ssl::SslCipherRef::name),
+            client_certificate: ClientCertificate::of(ssl).map(Arc::new),
         };
         Ok((stream, facts, alpn))
     }
@@ -163,7 +169,53 @@ fn choose_certificate(
     certificate.show(&mut hello).map_err(|error| {
         tracing::error!(%error, server_name = ?name, "certificate cannot be used");
         SelectCertError::ERROR
-    })
+    })?;
+    ask_for_certificate(&mut hello, &snapshot.certificate_requests, name.as_deref()).map_err(
+        |error| {
+            tracing::error!(%error, server_name = ?name, "a client certificate cannot be asked for");
+            SelectCertError::ERROR
+        },
+    )
+}
+
+/// Asks the client for a certificate where a route for its server name may need one.
+///
+/// Whatever it shows is accepted here, nothing as well: the routes decide, and verify anew on each connection, so that a
+/// session resumed after its authority was taken away proves nothing. A session is resumed only under the name, and with
+/// the asking or not asking, with which it began.
+fn ask_for_certificate(
+    hello: &mut ClientHello<'_>,
+    requests: &CertificateRequests,
+    name: Option<&str>,
+) -> Result<(), ErrorStack> {
+    let asks = requests.asks(name);
+    let mut scope = Sha256::new();
+    scope.update([u8::from(asks)]);
+    scope.update(name.unwrap_or_default());
+    let ssl = hello.ssl_mut();
+    limit_resumption(ssl, &scope.finalize())?;
+    if asks {
+        requests.tell_names(name, ssl)?;
+        ssl.set_custom_verify_callback(SslVerifyMode::PEER, |_| Ok(()));
+    }
+    Ok(())
+}
+
+/// Lets a session of this connection be resumed only by connections with the same scope, and the other way round.
+#[allow(
+    unsafe_code,
+    reason = "the safe library sets this for whole contexts only"
+)]
+fn limit_resumption(ssl: &mut SslRef, scope: &[u8]) -> Result<(), ErrorStack> {
+    // SAFETY: the pointer is that of a live connection borrowed mutably here; the library copies the bytes, whose number
+    // (32) is the most that it takes.
+    let set = unsafe {
+        boring_sys::SSL_set_session_id_context(ssl.as_ptr(), scope.as_ptr(), scope.len())
+    };
+    match set {
+        1 => Ok(()),
+        _ => Err(ErrorStack::get()),
+    }
 }
 
 /// A handshake failure as an I/O error.

@@ -30,6 +30,9 @@ pub struct Plan {
     pub credentials: BTreeMap<Uuid, Arc<CredentialPlan>>,
     /// Certificates shown to clients, chosen by server name.
     pub certificates: BTreeMap<Uuid, Arc<CertificatePlan>>,
+    /// Authorities that steps may trust with the certificates of clients.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub authorities: BTreeMap<Uuid, Arc<AuthorityPlan>>,
 }
 
 /// A set of edits to a [`Plan`]: what one or several committed changes amount to. `None` removes the part.
@@ -42,6 +45,7 @@ pub struct PlanDelta {
     pub principals: BTreeMap<Uuid, Option<Arc<PrincipalPlan>>>,
     pub credentials: BTreeMap<Uuid, Option<Arc<CredentialPlan>>>,
     pub certificates: BTreeMap<Uuid, Option<Arc<CertificatePlan>>>,
+    pub authorities: BTreeMap<Uuid, Option<Arc<AuthorityPlan>>>,
 }
 
 impl Plan {
@@ -65,6 +69,7 @@ impl Plan {
         merge(&mut self.principals, &delta.principals);
         merge(&mut self.credentials, &delta.credentials);
         merge(&mut self.certificates, &delta.certificates);
+        merge(&mut self.authorities, &delta.authorities);
     }
 }
 
@@ -78,6 +83,7 @@ impl PlanDelta {
         self.principals.extend(other.principals);
         self.credentials.extend(other.credentials);
         self.certificates.extend(other.certificates);
+        self.authorities.extend(other.authorities);
     }
 
     /// True when nothing would change.
@@ -449,6 +455,14 @@ pub struct CredentialPlan {
     pub secret: Option<Secret>,
     /// Unix seconds after which it is void.
     pub expires_at: Option<i64>,
+}
+
+/// The certificate of an authority.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AuthorityPlan {
+    pub id: Uuid,
+    /// PEM, exactly one.
+    pub certificate: Arc<str>,
 }
 
 /// A server certificate with the names it is shown for.

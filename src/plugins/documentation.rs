@@ -91,7 +91,8 @@ fn about(name: &str) -> String {
         .join("src/plugins/kong")
         .join(format!("{}.rs", name.replace('-', "_")));
     let source = std::fs::read_to_string(file).unwrap();
-    let (before, _) = source.split_once("pub struct Config {").unwrap();
+    let (before, _) = source.split_once(" struct Config {").unwrap();
+    let (before, _) = before.rsplit_once("pub").unwrap();
     let mut lines: Vec<&str> = before
         .lines()
         .rev()

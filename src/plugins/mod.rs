@@ -19,8 +19,10 @@ pub fn table() -> Vec<PluginEntry> {
     vec![
         kong::correlation_id::entry(),
         kong::cors::entry(),
+        kong::mtls_auth::entry(),
         kong::key_auth::entry(),
         kong::basic_auth::entry(),
+        kong::header_cert_auth::entry(),
         kong::ip_restriction::entry(),
         kong::acl::entry(),
         kong::rate_limiting::entry(),

@@ -16,20 +16,24 @@ use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::base::pem::KeyPair;
 use crate::base::secret::Secret;
+use crate::base::self_signed::{Algorithm, PemPair, SelfSigned};
 use crate::model::plan::{
-    BalancePlan, ClusterPlan, CredentialPlan, EndpointPlan, ForwardPlan, HealthPlan, InstancePlan,
-    PathJoining, PipelineKey, PrincipalPlan, Protocol, ProtocolSet, RoutePlan, Scope,
+    AuthorityPlan, BalancePlan, ClusterPlan, CredentialPlan, EndpointPlan, ForwardPlan, HealthPlan,
+    InstancePlan, PathJoining, PipelineKey, PrincipalPlan, Protocol, ProtocolSet, RoutePlan, Scope,
     UpstreamTlsPlan,
 };
 use crate::model::serving::{
     AccessLogFormat, ClientAddressPlan, GatewayHeadersPlan, ServingPlan, UpstreamPoolPlan,
 };
 use crate::plugins::kong::renderer::{ErrorTemplates, KongRenderer};
+use crate::runtime::authorities::{Authorities, Authority};
 use crate::runtime::certificates::CertificateTable;
 use crate::runtime::client::{Client, ClientOptions};
+use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::cluster::Cluster;
-use crate::runtime::connection::Connection;
+use crate::runtime::connection::{Connection, TlsFacts};
 use crate::runtime::contract::{Flow, LinkContext, Plugin, PluginEntry};
 use crate::runtime::directory::Directory;
 use crate::runtime::exchange::{Exchange, RequestBody, RequestId};
@@ -94,7 +98,43 @@ impl Message {
 pub(crate) struct World {
     pub(crate) live: Arc<Live>,
     directory: Directory,
+    authorities: Authorities,
     route: Arc<Route>,
+}
+
+/// An authority with its key, which issues certificates for clients.
+pub(crate) struct Issuer {
+    pub(crate) id: Uuid,
+    pair: PemPair,
+}
+
+impl Issuer {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            id: principal_id(name),
+            pair: Self::describe(name, &[], true).generate().unwrap(),
+        }
+    }
+
+    /// A certificate with this common name, which is its only DNS name too.
+    pub(crate) fn issue(&self, name: &str) -> PemPair {
+        let issuer = KeyPair::parse(&self.pair.certificate, &self.pair.key).unwrap();
+        Self::describe(name, &[name], false)
+            .issue(&issuer.leaf, &issuer.key)
+            .unwrap()
+    }
+
+    fn describe<'a>(name: &'a str, dns_names: &'a [&'a str], authority: bool) -> SelfSigned<'a> {
+        SelfSigned {
+            algorithm: Algorithm::EcdsaP256,
+            common_name: name,
+            dns_names,
+            addresses: &[],
+            authority,
+            not_before: 1_790_000_000,
+            days: 3650,
+        }
+    }
 }
 
 impl World {
@@ -142,6 +182,7 @@ impl World {
         Self {
             live: Arc::default(),
             directory: Directory::default(),
+            authorities: Authorities::default(),
             route: Arc::new(route),
         }
     }
@@ -160,6 +201,15 @@ impl World {
                 acl_groups: acl_groups.iter().map(|group| Arc::from(*group)).collect(),
                 description: json!({"username": name}).to_string().into(),
             }))));
+        self
+    }
+
+    pub(crate) fn authority(mut self, issuer: &Issuer) -> Self {
+        let plan = AuthorityPlan {
+            id: issuer.id,
+            certificate: issuer.pair.certificate.as_str().into(),
+        };
+        self.authorities.insert(Authority::link(&plan).unwrap());
         self
     }
 
@@ -259,6 +309,28 @@ impl World {
 
     /// An exchange that has matched the one route, at its access phase.
     pub(crate) fn exchange(&self, message: Message) -> Exchange {
+        self.exchange_from(message, false)
+    }
+
+    /// The same over TLS, with the certificate that the client showed.
+    pub(crate) fn secure_exchange(
+        &self,
+        message: Message,
+        client_certificate: Option<Arc<ClientCertificate>>,
+    ) -> Exchange {
+        let exchange = self.exchange(message);
+        let facts = TlsFacts {
+            server_name: None,
+            version: "TLSv1.3",
+            cipher: "TLS_AES_128_GCM_SHA256",
+            client_certificate,
+        };
+        exchange.connection.tls.set(facts).unwrap();
+        exchange
+    }
+
+    /// The same from a peer that is trusted or not.
+    pub(crate) fn exchange_from(&self, message: Message, trusted: bool) -> Exchange {
         let snapshot = Arc::new(Snapshot {
             revision: 1,
             router: Router::default(),
@@ -269,6 +341,8 @@ impl World {
             global_stream_pipeline: Arc::default(),
             directory: self.directory.clone(),
             certificates: CertificateTable::new(None),
+            authorities: self.authorities.clone(),
+            certificate_requests: Default::default(),
             forwards: imbl::OrdMap::new(),
             clusters: imbl::OrdMap::new(),
             serving: Arc::new(Serving::link(serving()).unwrap()),
@@ -282,7 +356,7 @@ impl World {
             "192.0.2.1:40000".parse().unwrap(),
             "192.0.2.9:8000".parse().unwrap(),
             8000,
-            false,
+            trusted,
         );
         let mut exchange = Exchange::new(
             snapshot,

@@ -1,8 +1,10 @@
 //! What is known of one client connection, for all its requests.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::runtime::client_certificate::ClientCertificate;
 
 /// Facts of a client connection. Made when it is accepted, shared by its requests.
 #[derive(Debug)]
@@ -34,6 +36,9 @@ pub struct TlsFacts {
     pub server_name: Option<Box<str>>,
     pub version: &'static str,
     pub cipher: &'static str,
+    /// What the client showed, if it was asked for and showed something. The client holds its key; nothing else has been
+    /// verified.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Connection {

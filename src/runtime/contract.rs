@@ -32,6 +32,7 @@ use pingora_http::ResponseHeader;
 
 use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
+use crate::runtime::certificate_requests::CertificateRequest;
 use crate::runtime::client::Client;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Fault, LocalResponse, NoEndpoint};
@@ -134,6 +135,11 @@ pub trait Plugin: Send + Sync {
     /// Before routing. May change the request; only global instances run.
     fn rewrite(&self, _exchange: &mut Exchange) -> Flow {
         Flow::Continue
+    }
+
+    /// What it wants of clients before their requests are known: a certificate. Asked once, when it is linked.
+    fn certificate_request(&self) -> Option<CertificateRequest> {
+        None
     }
 
     /// After routing: authenticate, limit, change the request. Must not block.

@@ -38,13 +38,16 @@ impl Directory {
 
     /// The principal with this user name or custom id: a scan, for configuration only.
     pub fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
-        self.principals
-            .iter()
-            .flat_map(|shard| shard.values())
-            .find(|principal| {
-                principal.plan.username.as_deref() == Some(name)
-                    || principal.plan.custom_id.as_deref() == Some(name)
-            })
+        self.principal_where(|principal| {
+            principal.plan.username.as_deref() == Some(name)
+                || principal.plan.custom_id.as_deref() == Some(name)
+        })
+    }
+
+    /// The first principal that suits: a scan, whose answer the caller keeps.
+    pub fn principal_where(&self, suits: impl Fn(&Principal) -> bool) -> Option<&Arc<Principal>> {
+        let mut all = self.principals.iter().flat_map(|shard| shard.values());
+        all.find(|principal| suits(principal))
     }
 
     /// What the mechanism `kind` knows under `key`. Expiry is the caller's to check.

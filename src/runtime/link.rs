@@ -15,6 +15,7 @@ use crate::model::plan::{
     Protocol, ProtocolSet, RoutePlan, StepPlan,
 };
 use crate::model::{Diagnostic, SourceRef};
+use crate::runtime::authorities::Authority;
 use crate::runtime::certificates::ServerCertificate;
 use crate::runtime::client::Client;
 use crate::runtime::cluster::Cluster;
@@ -27,6 +28,10 @@ use crate::runtime::serving::Serving;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
 use crate::runtime::unlinkable::Unlinkable;
 use crate::runtime::upstream_tls::UpstreamTls;
+
+mod asking;
+
+use asking::Wishes;
 
 /// Keeps everything linked so far, and links deltas onto it.
 pub struct Linker {
@@ -46,6 +51,10 @@ pub struct Linker {
     forwards_of_cluster: AHashMap<Uuid, AHashSet<Uuid>>,
     routes_of_forward: AHashMap<Uuid, AHashSet<Uuid>>,
     routes_of_pipeline: AHashMap<PipelineKey, AHashSet<Uuid>>,
+    /// Pipelines that want certificates of clients.
+    wishes: AHashMap<PipelineKey, Wishes>,
+    /// Must [`Linker::link_requests`] look again?
+    asking_changed: bool,
 }
 
 struct LinkedForward {
@@ -90,6 +99,8 @@ impl Linker {
             forwards_of_cluster: AHashMap::new(),
             routes_of_forward: AHashMap::new(),
             routes_of_pipeline: AHashMap::new(),
+            wishes: AHashMap::new(),
+            asking_changed: false,
         }
     }
 
@@ -117,6 +128,8 @@ impl Linker {
         self.link_routes(delta, stale_routes, &mut findings);
         self.link_directory(delta);
         self.link_certificates(delta, &mut findings);
+        self.link_authorities(delta, &mut findings);
+        self.link_requests(delta);
         if !delta.pipelines.is_empty() {
             // What no pipeline holds any more is held by this map alone.
             self.instances
@@ -270,6 +283,7 @@ impl Linker {
         } else if key == PipelineKey::default().of_streams() {
             self.snapshot.global_stream_pipeline = linked.clone().unwrap_or_default();
         }
+        self.note_wishes(key, linked.as_deref());
         match linked {
             Some(pipeline) => self.pipelines.insert(key, pipeline),
             None => self.pipelines.remove(&key),
@@ -357,6 +371,7 @@ impl Linker {
     }
 
     fn put_route(&mut self, plan: &Arc<RoutePlan>, findings: &mut Vec<Diagnostic>) {
+        self.note_asking_route(plan);
         let subject = || format!("route \"{}\"", plan.name.as_deref().unwrap_or("unnamed"));
         let route = Arc::new(self.route(plan));
         let old = self.routes.remove(&plan.id);
@@ -416,6 +431,7 @@ impl Linker {
     }
 
     fn unregister_route(&mut self, plan: &RoutePlan) {
+        self.note_asking_route(plan);
         if let Some(forward) = plan.forward {
             unregister(&mut self.routes_of_forward, forward, &plan.id);
         }
@@ -452,6 +468,17 @@ impl Linker {
                 let credential = Arc::new(Credential::new(Arc::clone(plan)));
                 directory.put_credential(Arc::clone(&credential));
                 self.credentials.insert(*id, credential);
+            }
+        }
+    }
+
+    fn link_authorities(&mut self, delta: &PlanDelta, findings: &mut Vec<Diagnostic>) {
+        for (id, edit) in &delta.authorities {
+            self.snapshot.authorities.remove(id);
+            let Some(plan) = edit else { continue };
+            match Authority::link(plan) {
+                Ok(authority) => self.snapshot.authorities.insert(authority),
+                Err(error) => findings.push(unlinkable(format!("authority {id}"), error)),
             }
         }
     }
@@ -502,7 +529,7 @@ impl Routers {
 }
 
 impl Step {
-    fn instances(&self) -> impl Iterator<Item = &Ranked> {
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Ranked> {
         self.base
             .iter()
             .chain(self.by_principal.values())

@@ -3,8 +3,11 @@
 //! Start with [`contract`] (what plugins are) and [`snapshot`] (what the engine runs). Nothing here knows which dialect a
 //! configuration came from.
 
+pub mod authorities;
+pub mod certificate_requests;
 pub mod certificates;
 pub mod client;
+pub mod client_certificate;
 pub mod clock;
 pub mod cluster;
 pub mod connection;
@@ -22,6 +25,7 @@ pub mod path;
 pub mod pipeline;
 pub mod records;
 pub mod resolver;
+pub mod revocation;
 pub mod router;
 pub mod serving;
 pub mod session;

@@ -6,6 +6,8 @@ use http::HeaderValue;
 use uuid::Uuid;
 
 use crate::model::plan::{ClusterPlan, CredentialPlan, ForwardPlan, PrincipalPlan, RoutePlan};
+use crate::runtime::authorities::Authorities;
+use crate::runtime::certificate_requests::CertificateRequests;
 use crate::runtime::certificates::CertificateTable;
 use crate::runtime::cluster::Cluster;
 use crate::runtime::contract::{LinkContext, Renderer};
@@ -35,6 +37,10 @@ pub struct Snapshot {
     pub global_stream_pipeline: Arc<Pipeline>,
     pub directory: Directory,
     pub certificates: CertificateTable,
+    /// Authorities that steps may trust with the certificates of clients.
+    pub authorities: Authorities,
+    /// Which clients are asked for a certificate.
+    pub certificate_requests: Arc<CertificateRequests>,
     /// Forwards by id, for steps that choose one; routes hold theirs.
     pub forwards: imbl::OrdMap<Uuid, Arc<Forward>>,
     /// Clusters by id, for those who show health; requests reach them through their forward.

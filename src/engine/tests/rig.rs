@@ -128,6 +128,8 @@ impl Setup {
             global_stream_pipeline: Arc::default(),
             directory: Directory::default(),
             certificates: CertificateTable::new(None),
+            authorities: Default::default(),
+            certificate_requests: Default::default(),
             forwards: imbl::OrdMap::new(),
             clusters: imbl::OrdMap::new(),
             serving: Arc::new(Serving::link(serving(self.held_bytes_max)).unwrap()),

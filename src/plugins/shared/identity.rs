@@ -81,7 +81,7 @@ impl Anonymous {
 
     /// Attaches the stand-in. A stand-in that does not exist is the gateway's fault.
     pub(crate) fn attach(&self, exchange: &mut Exchange) -> Result<(), Box<Fault>> {
-        let Some(principal) = self.principal(&exchange.snapshot) else {
+        let Some(principal) = self.find(&exchange.snapshot) else {
             return Err(Box::new(Fault::refuse(
                 http::StatusCode::INTERNAL_SERVER_ERROR,
                 format!(
@@ -98,7 +98,8 @@ impl Anonymous {
         Ok(())
     }
 
-    fn principal(&self, snapshot: &Snapshot) -> Option<Arc<Principal>> {
+    /// The configured principal, if it exists.
+    pub(crate) fn find(&self, snapshot: &Snapshot) -> Option<Arc<Principal>> {
         if let Some(id) = &self.id
             && let Some(principal) = snapshot.principal(id)
         {

@@ -1,6 +1,7 @@
 //! Mechanisms that several plugins use. They know exchanges, never a dialect's configuration.
 
 pub(crate) mod body;
+pub(crate) mod certificate_auth;
 pub(crate) mod configuration;
 pub(crate) mod headers;
 pub(crate) mod identity;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::base::secret::Secret;
-use crate::dialects::kong::entities::{Certificate, EntityKind, Reference, Sni};
+use crate::dialects::kong::entities::{CaCertificate, Certificate, EntityKind, Reference, Sni};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
-use crate::model::plan::{CertificatePlan, KeyPairPlan};
+use crate::model::plan::{AuthorityPlan, CertificatePlan, KeyPairPlan};
 use crate::model::schema::is_reference;
 use crate::model::{Diagnostic, SourceRef};
 
@@ -48,6 +48,37 @@ pub fn compile_certificates(
                 }
             });
             (id, plan.map(Arc::new))
+        })
+        .collect();
+    (edits, findings)
+}
+
+/// Edits of authorities: `None` for those that are gone.
+pub type AuthorityEdits = BTreeMap<Uuid, Option<Arc<AuthorityPlan>>>;
+
+/// The authorities that changed.
+pub fn compile_authorities(changes: &[Change]) -> (AuthorityEdits, Vec<Diagnostic>) {
+    let mut findings = Vec::new();
+    let edits = changes
+        .iter()
+        .filter(|change| change.kind == EntityKind::CaCertificate)
+        .map(|change| {
+            let plan = change.after.as_ref().and_then(|row| {
+                row.parse::<CaCertificate>()
+                    .map_err(|error| {
+                        let at = SourceRef::subject(format!("{} \"{}\"", row.kind, row.id));
+                        let message = format!("cannot be read: {error}");
+                        findings.push(Diagnostic::error("unreadable-row", at, message));
+                    })
+                    .ok()
+            });
+            let plan = plan.map(|authority| {
+                Arc::new(AuthorityPlan {
+                    id: change.id,
+                    certificate: authority.cert.into(),
+                })
+            });
+            (change.id, plan)
         })
         .collect();
     (edits, findings)

@@ -14,7 +14,7 @@
 //! | consumer, acl, group, member | the principals concerned |
 //! | credential | itself |
 //! | certificate, sni | the certificate; the forwards and clusters that show it to upstreams |
-//! | ca_certificate | the forwards that trust it |
+//! | ca_certificate | itself; the forwards that trust it |
 //!
 //! What cannot be expressed is reported and left out; everything else serves.
 
@@ -63,6 +63,7 @@ pub fn compile(
     let (of_upstreams, of_clusters) = cluster::compile_clusters(after, changes);
     clusters.extend(of_upstreams);
     let (certificates, of_certificates) = certificate::compile_certificates(after, changes);
+    let (authorities, of_authorities) = certificate::compile_authorities(changes);
     let (pipelines, of_pipelines) = pipeline::compile_pipelines(before, after, changes, catalog);
     let (principals, of_principals) = principal::compile_principals(after, changes);
     let (credentials, of_credentials) = principal::compile_credentials(changes);
@@ -74,12 +75,14 @@ pub fn compile(
         principals,
         credentials,
         certificates,
+        authorities,
     };
     let findings = [
         of_routes,
         of_forwards,
         of_clusters,
         of_certificates,
+        of_authorities,
         of_pipelines,
         of_principals,
         of_credentials,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::base::secret::Secret;
 use crate::dialects::kong::entities::{
     Acl, BasicAuthCredential, Consumer, ConsumerGroup, ConsumerGroupMember, EntityKind,
-    KeyAuthCredential, Reference,
+    KeyAuthCredential, MtlsAuthCredential, Reference,
 };
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::plan::{CredentialPlan, PrincipalPlan};
@@ -20,6 +20,12 @@ use crate::model::{Diagnostic, SourceRef};
 pub const KEY_AUTH: &str = "key-auth";
 /// Kong: the plugin `basic-auth`.
 pub const BASIC_AUTH: &str = "basic-auth";
+
+/// Kong Enterprise: the plugin `mtls-auth`.
+pub const MTLS_AUTH: &str = "mtls-auth";
+
+/// Kong Enterprise: the plugin `header-cert-auth`.
+pub const HEADER_CERT_AUTH: &str = "header-cert-auth";
 
 /// Edits of principals: `None` for those that are gone.
 pub type PrincipalEdits = BTreeMap<Uuid, Option<Arc<PrincipalPlan>>>;
@@ -70,6 +76,8 @@ pub fn compile_credentials(changes: &[Change]) -> (CredentialEdits, Vec<Diagnost
         let compile: fn(&Row) -> Result<CredentialPlan, serde_json::Error> = match change.kind {
             EntityKind::KeyAuthCredential => key_auth,
             EntityKind::BasicAuthCredential => basic_auth,
+            EntityKind::MtlsAuthCredential => mtls_auth,
+            EntityKind::HeaderCertAuthCredential => header_cert_auth,
             _ => continue,
         };
         let plan = change.after.as_ref().and_then(|row| {
@@ -146,6 +154,35 @@ fn basic_auth(row: &Row) -> Result<CredentialPlan, serde_json::Error> {
         key: Secret::new(credential.username),
         principal: credential.consumer.id,
         secret: Some(Secret::new(credential.password)),
+        expires_at: None,
+    })
+}
+
+/// The key under which a name in certificates is looked up: with the authority that must have issued them, or without.
+pub fn certificate_key(subject_name: &str, authority: Option<Uuid>) -> String {
+    match authority {
+        Some(authority) => format!("{authority} {subject_name}"),
+        None => format!("any {subject_name}"),
+    }
+}
+
+fn mtls_auth(row: &Row) -> Result<CredentialPlan, serde_json::Error> {
+    certificate_name(row, MTLS_AUTH)
+}
+
+fn header_cert_auth(row: &Row) -> Result<CredentialPlan, serde_json::Error> {
+    certificate_name(row, HEADER_CERT_AUTH)
+}
+
+fn certificate_name(row: &Row, kind: &str) -> Result<CredentialPlan, serde_json::Error> {
+    let credential: MtlsAuthCredential = row.parse()?;
+    let authority = credential.ca_certificate.map(|authority| authority.id);
+    Ok(CredentialPlan {
+        id: row.id,
+        kind: kind.into(),
+        key: Secret::new(certificate_key(&credential.subject_name, authority)),
+        principal: credential.consumer.id,
+        secret: None,
         expires_at: None,
     })
 }

@@ -36,6 +36,9 @@ fn identifying_fields(kind: EntityKind) -> Option<&'static [&'static str]> {
         EntityKind::Acl => &["consumer", "group"],
         EntityKind::ConsumerGroupMember => &["consumer_group", "consumer"],
         EntityKind::KeyAuthCredential => &["key"],
+        EntityKind::MtlsAuthCredential | EntityKind::HeaderCertAuthCredential => {
+            &["subject_name", "ca_certificate"]
+        }
         EntityKind::BasicAuthCredential => &["username"],
         EntityKind::Key => &["kid", "set"],
         EntityKind::Vault => &["prefix"],

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{EntityDefinition, EntityKind, RouterFlavor, Service, UniqueSet};
+use super::{EntityDefinition, EntityKind, Plugin, RouterFlavor, Service, UniqueSet};
 use crate::base::pem::{self, PemError};
 use crate::config_record;
 use crate::dialects::kong::error::ApiError;
@@ -71,6 +71,22 @@ pub(super) fn definition(_: RouterFlavor) -> EntityDefinition {
             if uses {
                 return Err(ApiError::referenced_by_others(format!(
                     "ca certificate {id} is still referenced by services (id = {})",
+                    row.id
+                )));
+            }
+        }
+        for row in set.rows(EntityKind::Plugin) {
+            if !row.json.contains(&text) {
+                continue;
+            }
+            let uses = row.parse::<Plugin>().is_ok_and(|plugin| {
+                let named = plugin.config.get("ca_certificates");
+                let mut named = named.and_then(Value::as_array).into_iter().flatten();
+                named.any(|named| named.as_str() == Some(text.as_str()))
+            });
+            if uses {
+                return Err(ApiError::referenced_by_others(format!(
+                    "ca certificate {id} is still referenced by plugins (id = {})",
                     row.id
                 )));
             }

@@ -14,6 +14,7 @@ mod definition;
 mod key;
 mod key_auth_credential;
 mod key_set;
+mod mtls_auth_credential;
 mod plugin;
 mod route;
 mod service;
@@ -46,6 +47,7 @@ pub use definition::{
 pub use key::{Key, KeyPem};
 pub use key_auth_credential::KeyAuthCredential;
 pub use key_set::KeySet;
+pub use mtls_auth_credential::MtlsAuthCredential;
 pub use plugin::Plugin;
 pub use route::{AddressMatch, Route};
 pub use service::{PROXY_HEADER_TAG, Service};
@@ -96,6 +98,8 @@ entity_table! {
     Key => key::definition,
     KeyAuthCredential => key_auth_credential::definition,
     BasicAuthCredential => basic_auth_credential::definition,
+    MtlsAuthCredential => mtls_auth_credential::definition,
+    HeaderCertAuthCredential => mtls_auth_credential::header_definition,
     Acl => acl::definition,
 }
 
@@ -124,6 +128,8 @@ impl EntityKind {
             Self::Key => "keys",
             Self::KeyAuthCredential => "keyauth_credentials",
             Self::BasicAuthCredential => "basicauth_credentials",
+            Self::MtlsAuthCredential => "mtls_auth_credentials",
+            Self::HeaderCertAuthCredential => "header_cert_auth_credentials",
             Self::Acl => "acls",
         }
     }
