@@ -3,7 +3,13 @@
 //! A policy is a file here and a line in [`TABLE`], and a file that runs it in `plugins::apigee::policies`. What is read
 //! here is plain data: the compiled plan shows it. Refuses to know how a policy runs.
 
+pub mod assign_message;
 pub mod flow_callout;
+pub mod message_edits;
+pub mod raise_fault;
+#[cfg(test)]
+mod test_support;
+pub mod texts;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,7 +43,11 @@ impl PolicyEntry {
 }
 
 /// Every policy that can be used.
-const TABLE: &[PolicyEntry] = &[PolicyEntry::new("FlowCallout", flow_callout::parse)];
+const TABLE: &[PolicyEntry] = &[
+    PolicyEntry::new("AssignMessage", assign_message::parse),
+    PolicyEntry::new("FlowCallout", flow_callout::parse),
+    PolicyEntry::new("RaiseFault", raise_fault::parse),
+];
 
 /// The line for a root element.
 pub fn entry(element: &str) -> Option<&'static PolicyEntry> {
