@@ -8,7 +8,7 @@ pub mod flow_callout;
 pub mod message_edits;
 pub mod raise_fault;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 pub mod texts;
 
 use serde::{Deserialize, Serialize};

@@ -13,7 +13,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::dialects::apigee::xml::{Document, Fields, Findings, Limits};
 
 /// The configuration (absent when it was refused), everything that was found, and the bodies it says it looks at.
-pub(super) fn read<C: DeserializeOwned>(text: &str) -> (Option<C>, Vec<Diagnostic>, Bodies) {
+pub(crate) fn read<C: DeserializeOwned>(text: &str) -> (Option<C>, Vec<Diagnostic>, Bodies) {
     let document = Document::parse("p.xml", text, Limits::CONFIGURATION).unwrap();
     let root = document.root();
     let entry = entry(root.name()).expect("a policy of the table");

@@ -3,7 +3,12 @@
 //! A policy is linked once from the configuration that `dialects::apigee::policies` has read, and executed by many
 //! requests at once: it keeps no state of a request. What it may see and change is its [`FlowContext`].
 
+mod assign_message;
 mod flow_callout;
+pub(crate) mod message_edits;
+mod raise_fault;
+#[cfg(test)]
+mod test_support;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
@@ -78,12 +83,18 @@ pub(crate) struct PolicyEntry {
     pub(crate) link: LinkPolicy,
 }
 
+impl PolicyEntry {
+    const fn new(kind: &'static str, prefix: &'static str, link: LinkPolicy) -> Self {
+        Self { kind, prefix, link }
+    }
+}
+
 /// Every policy that can run.
-const TABLE: &[PolicyEntry] = &[PolicyEntry {
-    kind: "FlowCallout",
-    prefix: "flow",
-    link: flow_callout::link,
-}];
+const TABLE: &[PolicyEntry] = &[
+    PolicyEntry::new("AssignMessage", "assignmessage", assign_message::link),
+    PolicyEntry::new("FlowCallout", "flow", flow_callout::link),
+    PolicyEntry::new("RaiseFault", "raisefault", raise_fault::link),
+];
 
 /// The line for a type.
 pub(crate) fn entry(kind: &str) -> Option<&'static PolicyEntry> {
