@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::schema::{
-    Check, FieldErrors, HTTP_PROTOCOLS, MESSAGE_PROTOCOLS, OPEN_PROTOCOLS, Record,
+    Check, FURTHER_PROTOCOLS, FieldErrors, HTTP_PROTOCOLS, MESSAGE_PROTOCOLS, OPEN_PROTOCOLS,
+    Record,
 };
 
 /// What a plugin tells about itself.
@@ -64,6 +65,17 @@ impl PluginInfo {
     pub fn with_messages(mut self) -> Self {
         self.further_protocols = MESSAGE_PROTOCOLS;
         self
+    }
+
+    /// Lets instances name these protocols, which they do not have by default.
+    pub fn further_protocols(mut self, protocols: &'static [&'static str]) -> Self {
+        self.further_protocols = protocols;
+        self
+    }
+
+    /// Lets instances name every protocol there is, those of streams too.
+    pub fn with_streams(self) -> Self {
+        self.further_protocols(FURTHER_PROTOCOLS)
     }
 
     /// Whether an instance may name this protocol.

@@ -30,6 +30,7 @@ pub fn table() -> Vec<PluginEntry> {
         kong::response_transformer::entry(),
         kong::prometheus::entry(),
         kong::file_log::entry(),
+        kong::tcp_log::entry(),
         kong::request_termination::entry(),
     ]
 }

@@ -42,6 +42,7 @@ use crate::runtime::pipeline::Pipeline;
 use crate::runtime::resolver::{Resolver, ResolverOptions};
 use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
+use crate::runtime::session::Session;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
 
@@ -305,6 +306,13 @@ impl World {
     pub(crate) fn refused(&self, entry: PluginEntry, config: Value) -> Value {
         let (_, errors) = filled(&entry, config);
         errors
+    }
+
+    /// A stream from `192.0.2.1` that has matched no route yet.
+    pub(crate) fn session(&self) -> Session {
+        let exchange = self.exchange(Message::get("/"));
+        let connection = Arc::clone(&exchange.connection);
+        Session::new(&exchange.snapshot, connection, exchange.started)
     }
 
     /// An exchange that has matched the one route, at its access phase.

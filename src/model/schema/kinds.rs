@@ -36,6 +36,9 @@ pub const OPEN_PROTOCOLS: &[&str] = &[
 /// The protocols of tunnels whose messages are read.
 pub const MESSAGE_PROTOCOLS: &[&str] = &["ws", "wss"];
 
+/// Those of [`PROTOCOLS`] that are not of [`HTTP_PROTOCOLS`].
+pub const FURTHER_PROTOCOLS: &[&str] = &["tcp", "tls", "tls_passthrough", "udp", "ws", "wss"];
+
 /// The protocols that most plugins run on.
 pub const HTTP_PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https"];
 

@@ -1,4 +1,4 @@
-//! `file-log`: a line of JSON for each request, appended to a file.
+//! `file-log`: a line of JSON for each request or stream, appended to a file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +13,10 @@ use crate::plugins::shared::configuration::read;
 use crate::plugins::shared::log_writer::LogWriter;
 use crate::runtime::contract::{LinkContext, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
+use crate::runtime::session::Session;
 
 config_record! {
-    /// Appends the log entry of each request to a file, as one line of JSON.
+    /// Appends the log entry of each request or stream to a file, as one line of JSON.
     pub struct Config {
         /// The file; relative paths start at the instance's prefix. Made when there is none, in a folder that exists.
         path: String = string().required().matching("^[^*&%\\`]+$", is_path),
@@ -30,7 +31,7 @@ config_record! {
 /// The line in the table of plugins.
 pub(crate) fn entry() -> PluginEntry {
     PluginEntry {
-        info: PluginInfo::new("file-log", 9, Config::schema()),
+        info: PluginInfo::new("file-log", 9, Config::schema()).with_streams(),
         link,
     }
 }
@@ -39,7 +40,7 @@ fn is_path(text: &str) -> bool {
     !text.is_empty() && !text.contains(['*', '&', '%', '\\', '`', '\0'])
 }
 
-fn check_no_code(value: &Value) -> Result<(), String> {
+pub(super) fn check_no_code(value: &Value) -> Result<(), String> {
     match value.as_object() {
         Some(code) if !code.is_empty() => {
             Err("not supported by this version: Lua code does not run here".to_owned())
@@ -70,12 +71,24 @@ struct FileLog {
 
 impl Plugin for FileLog {
     fn phases(&self) -> Phases {
-        Phases::LOG
+        Phases::LOG.with(Phases::LOG_SESSION)
     }
 
     fn log(&self, exchange: &Exchange) {
         let mut line = Vec::with_capacity(log_entry::USUAL_BYTES);
         exchange.snapshot.renderer.log_entry(exchange, &mut line);
+        self.append(line);
+    }
+
+    fn log_session(&self, session: &Session) {
+        let mut line = Vec::with_capacity(log_entry::USUAL_BYTES);
+        session.renderer.session_entry(session, &mut line);
+        self.append(line);
+    }
+}
+
+impl FileLog {
+    fn append(&self, mut line: Vec<u8>) {
         line.push(b'\n');
         if let Some(writer) = &*self.writer {
             writer.append(&self.path, self.reopen, line);

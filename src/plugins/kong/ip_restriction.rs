@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use http::StatusCode;
 use ipnet::IpNet;
 
@@ -14,9 +15,10 @@ use crate::plugins::shared::configuration::read;
 use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::Fault;
+use crate::runtime::session::{Closing, Session, Verdict};
 
 config_record! {
-    /// Lets clients pass, or turns them away, by their addresses.
+    /// Lets clients pass, or turns them away, by their addresses. Streams are closed.
     pub struct Config {
         /// Addresses and ranges that may pass; when set, nobody else may.
         allow: Option<Vec<String>> = array(ip_or_cidr()),
@@ -34,6 +36,7 @@ pub(crate) fn entry() -> PluginEntry {
     PluginEntry {
         info: PluginInfo::new("ip-restriction", 990, Config::schema())
             .protocols(&["http", "https", "tcp", "tls", "grpc", "grpcs"])
+            .further_protocols(&["tls_passthrough", "udp", "ws", "wss"])
             .with_messages()
             .check(at_least_one_of(&["config.allow", "config.deny"])),
         link,
@@ -87,22 +90,39 @@ struct IpRestriction {
     message: Option<String>,
 }
 
+#[async_trait]
 impl Plugin for IpRestriction {
     fn phases(&self) -> Phases {
-        Phases::ACCESS
+        Phases::ACCESS.with(Phases::PREREAD)
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {
-        let address = exchange.client_address.to_canonical();
+        match self.refusal(exchange.client_address) {
+            None => Flow::Continue,
+            Some(message) => Flow::fault(Fault::refuse(self.status, message)),
+        }
+    }
+
+    async fn preread(&self, session: &mut Session) -> Verdict {
+        match self.refusal(session.client_address) {
+            None => Verdict::Continue,
+            Some(message) => Verdict::Close(Closing::new(self.status, message)),
+        }
+    }
+}
+
+impl IpRestriction {
+    /// What to tell a client that may not pass.
+    fn refusal(&self, address: IpAddr) -> Option<String> {
+        let address = address.to_canonical();
         let holds = |list: &[IpNet]| list.iter().any(|network| network.contains(&address));
         if !holds(&self.deny) && (self.allow.is_empty() || holds(&self.allow)) {
-            return Flow::Continue;
+            return None;
         }
-        let message = match &self.message {
+        Some(match &self.message {
             Some(message) => message.clone(),
             None => format!("IP address not allowed: {address}"),
-        };
-        Flow::fault(Fault::refuse(self.status, message))
+        })
     }
 }
 
@@ -155,5 +175,19 @@ mod tests {
             exchange.client_address = address.parse().unwrap();
             assert_eq!(refusal(&plugin.access(&mut exchange)), refused, "{case}");
         }
+    }
+    #[tokio::test]
+    async fn closes_streams() {
+        let world = World::new();
+        let plugin = world.link(entry(), json!({"deny": ["192.0.2.0/24"]}));
+        let mut session = world.session();
+        let Verdict::Close(closing) = plugin.preread(&mut session).await else {
+            panic!("not closed");
+        };
+        let cause = "IP address not allowed: 192.0.2.1";
+        assert_eq!(closing, Closing::new(StatusCode::FORBIDDEN, cause));
+        session.client_address = IpAddr::from([10, 0, 0, 1]);
+        let verdict = plugin.preread(&mut session).await;
+        assert!(matches!(verdict, Verdict::Continue));
     }
 }

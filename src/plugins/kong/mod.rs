@@ -17,3 +17,4 @@ pub mod request_termination;
 pub mod request_transformer;
 pub mod response_transformer;
 pub mod session_entry;
+pub mod tcp_log;

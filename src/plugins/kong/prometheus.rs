@@ -1,4 +1,4 @@
-//! `prometheus`: counts and times requests for the metrics page.
+//! `prometheus`: counts and times requests and streams for the metrics page.
 //!
 //! Counters are found once for a route and then kept with it: a request formats and hashes no label. They outlive
 //! configurations, and are forgotten when the last instance goes.
@@ -21,17 +21,19 @@ use crate::plugins::shared::configuration::read;
 use crate::runtime::contract::{LinkContext, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::{Exchange, ResponseSource};
 use crate::runtime::live::Live;
+use crate::runtime::session::Session;
 
 config_record! {
-    /// Counts and times requests, for `GET /metrics` of the Admin and status listeners.
+    /// Counts and times requests and streams, for `GET /metrics` of the Admin and status listeners.
     pub struct Config {
         /// Tell consumers apart in `kong_http_requests_total` and `kong_bandwidth_bytes`.
         per_consumer: Option<bool> = boolean().default(false),
-        /// Count requests by status: `kong_http_requests_total`.
+        /// Count requests by status, and streams: `kong_http_requests_total`, `kong_stream_sessions_total`.
         status_code_metrics: Option<bool> = boolean().default(false),
         /// Metrics of AI plugins, which this version does not have.
         ai_metrics: Option<bool> = boolean().validated_by(check_absent).default(false),
-        /// Time requests: `kong_request_latency_ms`, `kong_upstream_latency_ms`, `kong_kong_latency_ms`.
+        /// Time requests and streams: `kong_request_latency_ms`, `kong_upstream_latency_ms`, `kong_kong_latency_ms`,
+        /// `kong_session_duration_ms`.
         latency_metrics: Option<bool> = boolean().default(false),
         /// Count bytes: `kong_bandwidth_bytes`.
         bandwidth_metrics: Option<bool> = boolean().default(false),
@@ -45,7 +47,7 @@ config_record! {
 /// The line in the table of plugins.
 pub(crate) fn entry() -> PluginEntry {
     PluginEntry {
-        info: PluginInfo::new("prometheus", 13, Config::schema()),
+        info: PluginInfo::new("prometheus", 13, Config::schema()).with_streams(),
         link,
     }
 }
@@ -99,7 +101,7 @@ impl Drop for Prometheus {
 impl Plugin for Prometheus {
     fn phases(&self) -> Phases {
         match self.counts_statuses || self.counts_bytes || self.times {
-            true => Phases::LOG,
+            true => Phases::LOG.with(Phases::LOG_SESSION),
             // Only the health of targets is asked for, which no request changes.
             false => Phases::NONE,
         }
@@ -149,6 +151,37 @@ impl Plugin for Prometheus {
                     .upstream
                     .observe(milliseconds(forwarded, answered));
             }
+        }
+    }
+    fn log_session(&self, session: &Session) {
+        let Some(route) = &session.route else {
+            return;
+        };
+        let Some(series) = self.metrics.of_route(route) else {
+            return;
+        };
+        if self.counts_statuses {
+            let by_service = session.connected.is_some();
+            let status = session.status.as_u16();
+            if let Some(counter) = series.sessions(&self.metrics, status, by_service) {
+                counter.inc();
+            }
+        }
+        let consumer = match self.per_consumer {
+            true => session.identity.principal.as_ref(),
+            false => None,
+        };
+        if self.counts_bytes
+            && let Some(bytes) = series.bandwidth(&self.metrics, consumer)
+        {
+            bytes.ingress.inc_by(session.received);
+            bytes.egress.inc_by(session.sent);
+        }
+        if self.times
+            && let Some(duration) = series.duration(&self.metrics)
+        {
+            let ended = session.ended.unwrap_or_else(Instant::now);
+            duration.observe(session.milliseconds_until(ended) as f64);
         }
     }
 }

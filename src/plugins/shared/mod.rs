@@ -5,6 +5,7 @@ pub(crate) mod certificate_auth;
 pub(crate) mod configuration;
 pub(crate) mod headers;
 pub(crate) mod identity;
+pub(crate) mod line_sender;
 pub(crate) mod log_writer;
 pub(crate) mod query;
 pub(crate) mod template;

@@ -124,13 +124,18 @@ fn node_families(
                 &[node_id, "http", "waiting"],
                 counts.active.saturating_sub(counts.in_flight),
             ),
+            (&[node_id, "stream", "total"], counts.sessions),
+            (&[node_id, "stream", "active"], counts.sessions_open),
         ],
     )?;
     gauge(
         "kong_nginx_requests_total",
         "Requests since the start",
         &["node_id", "subsystem"],
-        &[(&[node_id, "http"], counts.requests)],
+        &[
+            (&[node_id, "http"], counts.requests),
+            (&[node_id, "stream"], counts.sessions),
+        ],
     )?;
     gauge(
         "kong_nginx_timers",

@@ -1,4 +1,4 @@
-//! The counters and histograms of requests, found by route.
+//! The counters and histograms of requests and streams, found by route.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -42,10 +42,12 @@ pub(super) struct Metrics {
 
 struct Families {
     requests: IntCounterVec,
+    sessions: IntCounterVec,
     bandwidth: IntCounterVec,
     request_latency: HistogramVec,
     kong_latency: HistogramVec,
     upstream_latency: HistogramVec,
+    session_duration: HistogramVec,
 }
 
 /// The metrics of one route.
@@ -54,9 +56,14 @@ pub(super) struct RouteSeries {
     route: Arc<RoutePlan>,
     forward: Option<Arc<ForwardPlan>>,
     requests: RwLock<AHashMap<RequestKey, IntCounter>>,
+    sessions: RwLock<AHashMap<SessionKey, IntCounter>>,
     bandwidth: RwLock<AHashMap<Option<Uuid>, Bandwidth>>,
     latencies: OnceLock<Option<Latencies>>,
+    duration: OnceLock<Option<Histogram>>,
 }
+
+/// Status, and whether the service was reached.
+type SessionKey = (u16, bool);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct RequestKey {
@@ -108,8 +115,10 @@ impl Metrics {
             route: route.plan.clone(),
             forward: route.forward.as_ref().map(|forward| forward.plan.clone()),
             requests: RwLock::default(),
+            sessions: RwLock::default(),
             bandwidth: RwLock::default(),
             latencies: OnceLock::new(),
+            duration: OnceLock::new(),
         });
         let mut shard = shard.write();
         if !shard.contains_key(id) {
@@ -152,17 +161,21 @@ impl Metrics {
         };
         let Families {
             requests,
+            sessions,
             bandwidth,
             request_latency,
             kong_latency,
             upstream_latency,
+            session_duration,
         } = families;
-        let collectors: [&dyn Collector; 5] = [
+        let collectors: [&dyn Collector; 7] = [
             bandwidth,
             requests,
+            sessions,
             kong_latency,
             request_latency,
             upstream_latency,
+            session_duration,
         ];
         collectors
             .iter()
@@ -194,6 +207,11 @@ impl Families {
                     "consumer",
                 ],
             )?,
+            sessions: counter(
+                "kong_stream_sessions_total",
+                "Streams by service, route, status and whether the service was reached",
+                &["service", "route", "code", "source", "workspace"],
+            )?,
             bandwidth: counter(
                 "kong_bandwidth_bytes",
                 "Bytes from and to clients by service and route",
@@ -207,6 +225,11 @@ impl Families {
             upstream_latency: histogram(
                 "kong_upstream_latency_ms",
                 "Milliseconds until the upstream's response began",
+                LATENCY_BUCKETS_MS,
+            )?,
+            session_duration: histogram(
+                "kong_session_duration_ms",
+                "Milliseconds from a stream's start to its end",
                 LATENCY_BUCKETS_MS,
             )?,
             kong_latency: histogram(
@@ -272,6 +295,46 @@ impl RouteSeries {
         let counter = family.get_metric_with_label_values(&labels).ok()?;
         requests.insert(key, counter.clone());
         Some(counter)
+    }
+
+    pub(super) fn sessions(
+        &self,
+        metrics: &Metrics,
+        status: u16,
+        by_service: bool,
+    ) -> Option<IntCounter> {
+        let key = (status, by_service);
+        if let Some(counter) = self.sessions.read().get(&key) {
+            return Some(counter.clone());
+        }
+        let mut sessions = self.sessions.write();
+        metrics.admit(1)?;
+        let (service, route) = self.labels();
+        let labels = [
+            service,
+            &route,
+            itoa::Buffer::new().format(status),
+            if by_service { "service" } else { "kong" },
+            WORKSPACE,
+        ]
+        .map(str::to_owned);
+        let family = &metrics.families.as_ref()?.sessions;
+        let counter = family.get_metric_with_label_values(&labels).ok()?;
+        sessions.insert(key, counter.clone());
+        Some(counter)
+    }
+
+    pub(super) fn duration(&self, metrics: &Metrics) -> Option<&Histogram> {
+        self.duration
+            .get_or_init(|| {
+                metrics.admit(1)?;
+                let (service, route) = self.labels();
+                let family = &metrics.families.as_ref()?.session_duration;
+                family
+                    .get_metric_with_label_values(&[service, &route, WORKSPACE])
+                    .ok()
+            })
+            .as_ref()
     }
 
     pub(super) fn bandwidth(
