@@ -14,7 +14,7 @@ use crate::engine::io::Channel;
 use crate::engine::proxy_header;
 use crate::model::plan::HashInput;
 use crate::model::route::split_port;
-use crate::runtime::cluster::{Cluster, Picked};
+use crate::runtime::cluster::{Cluster, Outcome, Picked};
 use crate::runtime::exchange::{Try, TryFailure};
 use crate::runtime::fault::NoEndpoint;
 use crate::runtime::session::{Closing, Session};
@@ -23,23 +23,38 @@ use crate::runtime::snapshot::{Forward, Route};
 /// Streams offer no protocol by ALPN: what they carry is not ours to say.
 const NO_ALPN: &[u8] = b"";
 
+/// A connection with an endpoint.
+pub(super) struct Connected {
+    pub(super) channel: Channel,
+    /// Held to the stream's end: the endpoint counts it as in progress.
+    pub(super) _picked: Picked,
+}
+
 /// Connects, to another endpoint after each failure, as often as the forward allows.
 pub(super) async fn connect(
     session: &mut Session,
     route: &Route,
     forward: &Forward,
-) -> Result<Channel, Closing> {
+) -> Result<Connected, Closing> {
     let mut tried: SmallVec<[SocketAddr; 2]> = SmallVec::new();
     loop {
         let picked = pick(session, forward, &tried).await?;
         tried.push(picked.address);
+        let began = Instant::now();
         let limit = Duration::from_millis(forward.plan.connect_timeout_ms.into());
         let opening = open(session, route, forward, &picked);
-        let cause = match tokio::time::timeout(limit, opening).await {
-            Ok(Ok(channel)) => return Ok(channel),
-            Ok(Err(cause)) => cause,
-            Err(_) => "connecting timed out".to_owned(),
+        let (outcome, cause) = match tokio::time::timeout(limit, opening).await {
+            Ok(Ok(channel)) => {
+                picked.report(Outcome::Connected, began.elapsed());
+                return Ok(Connected {
+                    channel,
+                    _picked: picked,
+                });
+            }
+            Ok(Err(cause)) => (Outcome::Broken, cause),
+            Err(_) => (Outcome::TimedOut, "connecting timed out".to_owned()),
         };
+        picked.report(outcome, began.elapsed());
         let cause = format!("upstream {}: {cause}", picked.address);
         if tried.len() > usize::from(forward.plan.retries) {
             return Err(Closing::new(StatusCode::BAD_GATEWAY, cause));

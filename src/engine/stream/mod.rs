@@ -261,7 +261,7 @@ async fn carry(session: &mut Session, mut client: Channel) -> Result<(), Closing
         stuck: Duration::from_millis(forward.plan.write_timeout_ms.into()),
     };
     let mut carried = Carried::default();
-    let ended = copy::run(&mut client, &mut upstream, patience, &mut carried).await;
+    let ended = copy::run(&mut client, &mut upstream.channel, patience, &mut carried).await;
     (session.received, session.sent) = (carried.to_upstream, carried.to_client);
     if let Err(broken) = ended {
         // Not the gateway's failure, and neither side can be told.

@@ -185,6 +185,17 @@ impl Gateway {
         *self.listeners.tls.first().expect("a TLS proxy listener")
     }
 
+    /// The plain stream listener.
+    pub(crate) fn stream(&self) -> SocketAddr {
+        *self.listeners.stream.first().expect("a stream listener")
+    }
+
+    /// The stream listener with TLS.
+    pub(crate) fn stream_tls(&self) -> SocketAddr {
+        let first = self.listeners.stream_tls.first();
+        *first.expect("a stream listener with TLS")
+    }
+
     /// The status listener.
     pub(crate) fn status(&self) -> SocketAddr {
         *self.listeners.status.first().expect("a status listener")
@@ -379,6 +390,8 @@ fn is_ready(line: &str) -> bool {
 struct Listeners {
     plain: Vec<SocketAddr>,
     tls: Vec<SocketAddr>,
+    stream: Vec<SocketAddr>,
+    stream_tls: Vec<SocketAddr>,
     admin: Vec<SocketAddr>,
     status: Vec<SocketAddr>,
 }
@@ -416,6 +429,10 @@ impl Listeners {
                 match *name {
                     "proxy_listen" if words.contains(&"ssl") => listeners.tls.push(address),
                     "proxy_listen" => listeners.plain.push(address),
+                    "stream_listen" if words.contains(&"ssl") => {
+                        listeners.stream_tls.push(address);
+                    }
+                    "stream_listen" => listeners.stream.push(address),
                     "admin_listen" => listeners.admin.push(address),
                     "status_listen" => listeners.status.push(address),
                     _ => {}

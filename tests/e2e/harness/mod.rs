@@ -5,6 +5,7 @@
 mod admin;
 mod certificates;
 mod client;
+mod daemons;
 mod gateway;
 mod origin;
 mod programs;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 pub(crate) use admin::Admin;
 pub(crate) use certificates::{Authority, Pair};
 pub(crate) use client::{Client, Request, Response, tls_stream};
+pub(crate) use daemons::Daemon;
 pub(crate) use gateway::Gateway;
 pub(crate) use origin::{Origin, Reply};
 pub(crate) use programs::{NginxOrigin, Program, curl, python_client};

@@ -187,7 +187,7 @@ impl Drop for NginxOrigin {
     }
 }
 
-fn nginx() -> PathBuf {
+pub(super) fn nginx() -> PathBuf {
     ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"]
         .iter()
         .map(PathBuf::from)
