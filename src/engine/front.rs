@@ -98,7 +98,6 @@ impl Front {
         keeping: Keeping,
         shutdown: ShutdownWatch,
     ) -> io::Result<()> {
-        let Keeping { idle, requests_max } = keeping;
         let mut idle_closes = self.idle_closes.clone();
         let (channel, alpn) = match &self.acceptor {
             Some(acceptor) => {
@@ -109,7 +108,7 @@ impl Front {
             None => {
                 let alpn = match self.http2 {
                     true => tokio::select! {
-                        spoken = recognise(&stream, idle) => spoken?,
+                        spoken = recognise(&stream, keeping.idle) => spoken?,
                         _ = idle_closes.wait_for(|close| *close) => return Ok(()),
                     },
                     false => ALPN::H1,
@@ -117,6 +116,32 @@ impl Front {
                 (Channel::Plain(stream), alpn)
             }
         };
+        self.serve_ready(channel, alpn, connection, keeping, shutdown)
+            .await
+    }
+
+    /// Serves the requests of a connection whose TLS handshake is done.
+    pub(crate) async fn serve_channel(
+        &self,
+        channel: Channel,
+        alpn: ALPN,
+        connection: Connection,
+        shutdown: ShutdownWatch,
+    ) -> io::Result<()> {
+        let keeping = self.keeping();
+        self.serve_ready(channel, alpn, connection, keeping, shutdown)
+            .await
+    }
+
+    async fn serve_ready(
+        &self,
+        channel: Channel,
+        alpn: ALPN,
+        connection: Connection,
+        keeping: Keeping,
+        shutdown: ShutdownWatch,
+    ) -> io::Result<()> {
+        let Keeping { idle, requests_max } = keeping;
         let connection = Arc::new(connection);
         let http2 = alpn == ALPN::H2;
         let digest = if http2 {

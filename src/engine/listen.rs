@@ -21,6 +21,7 @@ use crate::engine::front::Front;
 use crate::engine::gateway::{ForcedDriver, Gateway, Hooks};
 use crate::engine::io::Refuse;
 use crate::engine::log::AccessLog;
+use crate::engine::mutual::Doors;
 use crate::engine::stream::{StreamFront, Streams};
 use crate::engine::tls::{Acceptor, Offers};
 use crate::engine::{phases, respond};
@@ -83,6 +84,10 @@ pub struct Engine {
     node: Arc<Node>,
     refuse: Refuse,
     draining: Arc<AtomicBool>,
+    /// Turns true when nothing is accepted any more.
+    stop_accepting: watch::Sender<bool>,
+    /// Turns true when connections without a request are to be closed.
+    close_idle: watch::Sender<bool>,
 }
 
 impl Engine {
@@ -155,6 +160,8 @@ impl Engine {
             snapshots: options.snapshots,
             node: options.node,
             draining,
+            stop_accepting: watch::Sender::new(false),
+            close_idle: watch::Sender::new(false),
         })
     }
 
@@ -168,11 +175,30 @@ impl Engine {
         &self.stream_bound
     }
 
+    /// Opens further listeners while the engine runs, on this runtime.
+    pub fn doors(&self, runtime: tokio::runtime::Handle) -> Doors {
+        let front = Front {
+            application: Arc::clone(&self.application),
+            acceptor: None,
+            http2: false,
+            refuse: Arc::clone(&self.refuse),
+            streams: Arc::clone(&self.streams),
+            idle_closes: self.close_idle.subscribe(),
+        };
+        Doors {
+            front: Arc::new(front),
+            snapshots: Arc::clone(&self.snapshots),
+            node: Arc::clone(&self.node),
+            runtime,
+            shutdown: self.stop_accepting.subscribe(),
+        }
+    }
+
     /// Accepts and serves until `ending` says how to end; then stops accepting, lets requests in flight finish for at
     /// most `drain`, and returns.
     pub async fn run(mut self, mut ending: watch::Receiver<Option<Ending>>, drain: Duration) {
-        let (stop_accepting, shutdown) = watch::channel(false);
-        let (close_idle, idle_closes) = watch::channel(false);
+        let shutdown = self.stop_accepting.subscribe();
+        let idle_closes = self.close_idle.subscribe();
         let sweeper = tokio::spawn(pool::sweep_regularly(Arc::clone(&self.pool)));
         let mut loops = Vec::new();
         for listener in std::mem::take(&mut self.bound) {
@@ -203,7 +229,7 @@ impl Engine {
             Err(_) => Ending::Stop,
         };
         self.draining.store(true, Ordering::Relaxed);
-        stop_accepting.send_replace(true);
+        self.stop_accepting.send_replace(true);
         for accepting in loops {
             let _ = accepting.await;
         }
@@ -211,7 +237,7 @@ impl Engine {
             self.until(HAND_OVER_LINGER.min(drain), |counts| counts.active == 0)
                 .await;
         }
-        close_idle.send_replace(true);
+        self.close_idle.send_replace(true);
         // Sessions that wait for a request end; those that serve one finish it.
         pingora_core::apps::HttpServerApp::http_cleanup(&*self.application).await;
         let settled = |counts: &TrafficCounts| counts.in_flight + counts.sessions_open == 0;

@@ -25,6 +25,7 @@ mod http1;
 mod io;
 mod listen;
 mod log;
+pub mod mutual;
 mod peek;
 mod phases;
 mod proxy_header;

@@ -22,6 +22,7 @@ use crate::runtime::connection::Connection;
 use crate::runtime::contract::{Flow, Phases, ProtocolProblem};
 use crate::runtime::exchange::{Exchange, RequestBody, RequestId, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, LocalResponse};
+use crate::runtime::mutual::Admission;
 use crate::runtime::path;
 use crate::runtime::pipeline::{Instance, Pipeline};
 use crate::runtime::router::MatchInput;
@@ -70,9 +71,41 @@ pub(crate) fn begin(
 /// Checks what the HTTP layer demands and brings the path into normal form. `repaired`: what was wrong with the request
 /// before Pingora silently put it right.
 pub(crate) fn admit(exchange: &mut Exchange, repaired: Option<&'static str>) -> Step {
-    match check_request(exchange, repaired) {
+    match check_caller(exchange).and_then(|()| check_request(exchange, repaired)) {
         Ok(()) => Ok(()),
         Err(fault) => Err(answer(exchange, &fault)),
+    }
+}
+
+/// On listeners where callers show certificates: may this one make this request? What is allowed goes on with the target
+/// that was judged.
+#[allow(
+    clippy::result_large_err,
+    reason = "made for refused requests only, and answered at once"
+)]
+fn check_caller(exchange: &mut Exchange) -> Result<(), Fault> {
+    let Some(caller) = exchange.connection.caller.get() else {
+        return Ok(());
+    };
+    let request = &exchange.request;
+    let target = String::from_utf8_lossy(request.raw_path());
+    let authority = &caller.authority;
+    let admission = authority.admit(&caller.peer, &request.method, &target, &request.headers);
+    let refused = |status: StatusCode, reason: &str| {
+        let uri = &caller.peer.uri;
+        tracing::info!(request_id = %exchange.request_id, %uri, "request refused: {reason}");
+        Err(Fault::transport(status, Blame::Client, format!("{uri}: {reason}")))
+    };
+    match admission {
+        Admission::Allow { target: None } => Ok(()),
+        Admission::Allow {
+            target: Some(target),
+        } => match exchange.request.set_raw_path(target.as_bytes()) {
+            Ok(()) => Ok(()),
+            Err(_) => refused(StatusCode::BAD_REQUEST, "the normal path is no path"),
+        },
+        Admission::Deny { reason } => refused(StatusCode::FORBIDDEN, &reason),
+        Admission::Malformed { reason } => refused(StatusCode::BAD_REQUEST, &reason),
     }
 }
 

@@ -1,10 +1,12 @@
 //! What is known of one client connection, for all its requests.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::runtime::client_certificate::ClientCertificate;
+use crate::runtime::mutual::{Peer, PeerAuthority};
 
 /// Facts of a client connection. Made when it is accepted, shared by its requests.
 #[derive(Debug)]
@@ -27,6 +29,20 @@ pub struct Connection {
     pub trusted: bool,
     /// Set when the TLS handshake is done; empty on plain connections.
     pub tls: OnceLock<TlsFacts>,
+    /// Set on listeners where callers show certificates, before the first request.
+    pub caller: OnceLock<Caller>,
+}
+
+/// Who calls, and who says what it may do.
+pub struct Caller {
+    pub peer: Arc<Peer>,
+    pub authority: Arc<dyn PeerAuthority>,
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.peer.fmt(f)
+    }
 }
 
 /// What the TLS handshake settled.
@@ -56,6 +72,7 @@ impl Connection {
             port_text: port.to_string().into(),
             trusted,
             tls: OnceLock::new(),
+            caller: OnceLock::new(),
         }
     }
 

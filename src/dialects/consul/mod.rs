@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod chain;
+pub mod compile;
 pub mod duration;
 pub mod flags;
 pub mod instance;

@@ -13,8 +13,11 @@
 pub mod address;
 pub mod authority;
 pub mod client;
+pub mod discovery;
 pub mod identity;
 pub mod intentions;
 pub mod options;
+pub mod register;
 pub mod report;
+pub mod sidecar;
 pub mod watch;

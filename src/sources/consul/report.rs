@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::{Value, json};
 
+use super::authority::AuthorizeCounts;
 use super::identity::{MeshIdentity, unix_now};
 use super::watch::Watches;
+use crate::engine::mutual::MutualCounts;
 
 /// Shows one identity and the agent behind it.
 pub struct MeshReport {
@@ -30,7 +33,7 @@ impl MeshReport {
             let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
             for identity in &self.identities {
                 if let Some(value) = value(identity) {
-                    let service = identity.service.replace(['"', '\\', '\n'], "_");
+                    let service = label(&identity.service);
                     let _ = writeln!(page, "{name}{{service=\"{service}\"}} {value}");
                 }
             }
@@ -89,4 +92,82 @@ impl MeshReport {
             "watches": self.watches.count(),
         })
     }
+}
+
+/// What happened on a public listener.
+pub fn inbound(page: &mut String, service: &str, counts: &MutualCounts) {
+    let service = label(service);
+    let mut family = |name: &str, kind: &str, help: &str, value: u64| {
+        let _ = writeln!(
+            page,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{{service=\"{service}\"}} {value}"
+        );
+    };
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+    family(
+        "sallyport_connect_inbound_accepted_total",
+        "counter",
+        "Callers that were let in",
+        load(&counts.accepted),
+    );
+    family(
+        "sallyport_connect_inbound_open",
+        "gauge",
+        "Connections of callers that are open",
+        load(&counts.open),
+    );
+    family(
+        "sallyport_connect_inbound_cut_total",
+        "counter",
+        "Open connections cut because the caller lost the right",
+        load(&counts.cut),
+    );
+    family(
+        "sallyport_connect_inbound_received_bytes_total",
+        "counter",
+        "Bytes of streams from callers",
+        load(&counts.received),
+    );
+    family(
+        "sallyport_connect_inbound_sent_bytes_total",
+        "counter",
+        "Bytes of streams to callers",
+        load(&counts.sent),
+    );
+    let name = "sallyport_connect_inbound_refused_total";
+    let _ = writeln!(
+        page,
+        "# HELP {name} Callers that were turned away, by reason\n# TYPE {name} counter"
+    );
+    for (reason, count) in counts.refusals.all() {
+        let _ = writeln!(
+            page,
+            "{name}{{service=\"{service}\",reason=\"{reason}\"}} {count}"
+        );
+    }
+}
+
+/// What the agent was asked about callers.
+pub fn questions(page: &mut String, service: &str, counts: &AuthorizeCounts) {
+    let name = "sallyport_connect_authorize_total";
+    let service = label(service);
+    let _ = writeln!(
+        page,
+        "# HELP {name} Verdicts about callers: asked of the agent, answered from its last answer, failed\n# TYPE {name} counter"
+    );
+    for (outcome, count) in [
+        ("asked", &counts.asked),
+        ("cached", &counts.cached),
+        ("failed", &counts.failed),
+    ] {
+        let count = count.load(Relaxed);
+        let _ = writeln!(
+            page,
+            "{name}{{service=\"{service}\",outcome=\"{outcome}\"}} {count}"
+        );
+    }
+}
+
+fn label(text: &str) -> String {
+    text.replace(['"', '\\', '\n'], "_")
 }
