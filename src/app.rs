@@ -13,6 +13,7 @@ mod hand_over;
 pub(crate) mod instance;
 mod listeners;
 mod logging;
+pub(crate) mod mesh;
 mod node;
 mod process;
 pub(crate) mod start;

@@ -14,8 +14,11 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use self::connect::ConnectProxy;
 use crate::app;
 use crate::settings::{all_keys, manual::meaning};
+
+mod connect;
 
 /// An API gateway that speaks Kong.
 #[derive(Parser)]
@@ -25,9 +28,7 @@ use crate::settings::{all_keys, manual::meaning};
     propagate_version = false,
     max_term_width = 100
 )]
-#[command(
-    after_help = "Apigee bundles (`apigee deploy`) and Consul Connect (`connect proxy`) come with later versions."
-)]
+#[command(after_help = "Apigee bundles (`apigee deploy`) come with later versions.")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -123,9 +124,15 @@ enum Command {
     /// Apigee's bundles: not in this version.
     #[command(hide = true)]
     Apigee(Unsupported),
-    /// Consul Connect: not in this version.
-    #[command(hide = true)]
-    Connect(Unsupported),
+    /// Work in a Consul service mesh.
+    #[command(subcommand)]
+    Connect(ConnectCommand),
+}
+
+#[derive(Subcommand)]
+enum ConnectCommand {
+    /// Run as the proxy of a service in the mesh, and as nothing else.
+    Proxy(Box<ConnectProxy>),
 }
 
 #[derive(Subcommand)]
@@ -158,7 +165,7 @@ struct Unsupported {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(connect::two_dashes(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(refusal) => {
             let wrong_usage = refusal.use_stderr();
@@ -226,8 +233,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Apigee(_) => {
             anyhow::bail!("apigee: not supported by this version, which speaks Kong only")
         }
-        Command::Connect(_) => {
-            anyhow::bail!("connect: not supported by this version, which speaks Kong only")
+        Command::Connect(ConnectCommand::Proxy(proxy)) => {
+            let proxy_of = proxy.proxy_of()?;
+            app::mesh::run(&proxy.configured, proxy_of)
         }
     }
 }
@@ -311,10 +319,14 @@ mod tests {
 
     #[test]
     fn what_later_versions_bring_is_named() {
-        for line in [
-            vec!["sallyport", "apigee", "deploy", "bundle", "--org", "o"],
-            vec!["sallyport", "connect", "proxy", "-sidecar-for", "web"],
-        ] {
+        for line in [vec![
+            "sallyport",
+            "apigee",
+            "deploy",
+            "bundle",
+            "--org",
+            "o",
+        ]] {
             let command = Arguments::try_parse_from(line).unwrap().command;
             assert!(
                 run(command)

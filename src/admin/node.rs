@@ -32,6 +32,11 @@ pub trait Node: Send + Sync + 'static {
     /// counted some.
     fn metrics(&self) -> String;
 
+    /// What further parts of the process say on the status page, with their names.
+    fn parts(&self) -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
+
     /// The health of a named cluster's endpoints; none while it does not serve.
     fn cluster_health(&self, cluster: Uuid) -> Option<ClusterHealth>;
 

@@ -78,6 +78,9 @@ pub(super) fn show(admin: &Admin, call: &Call) -> Outcome {
         "configuration".to_owned(),
         json!({ "revision": admin.node.serving_revision() }),
     );
+    for (name, part) in admin.node.parts() {
+        status.insert(name.to_owned(), part);
+    }
     Ok(Answer::ok(&Value::Object(status)))
 }
 

@@ -19,8 +19,25 @@ pub(crate) fn load(configured: &Configured) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
+/// The same, with keys that the command line sets.
+pub(crate) fn load_with(
+    configured: &Configured,
+    overrides: &[(&'static str, String)],
+) -> anyhow::Result<Settings> {
+    let (settings, warnings) = read_with(configured, overrides)?;
+    warn(&warnings);
+    Ok(settings)
+}
+
 /// Reads the configuration that the command line points at.
 pub(crate) fn read(configured: &Configured) -> anyhow::Result<(Settings, Vec<Diagnostic>)> {
+    read_with(configured, &[])
+}
+
+fn read_with(
+    configured: &Configured,
+    overrides: &[(&'static str, String)],
+) -> anyhow::Result<(Settings, Vec<Diagnostic>)> {
     let file = match &configured.file {
         Some(file) => Some(file.clone()),
         None => DEFAULT_FILES
@@ -48,6 +65,11 @@ pub(crate) fn read(configured: &Configured) -> anyhow::Result<(Settings, Vec<Dia
             "SALLYPORT_PREFIX".to_owned(),
             prefix.to_string_lossy().into_owned(),
         ));
+    }
+    for (key, value) in overrides {
+        let name = format!("SALLYPORT_{}", key.to_uppercase());
+        environment.retain(|(known, _)| *known != name);
+        environment.push((name, value.clone()));
     }
     let document = read.as_ref().map(|(name, text)| Document {
         name,

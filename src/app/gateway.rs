@@ -32,6 +32,7 @@ use crate::dialects::kong::compile::serving::compile_serving;
 use crate::dialects::kong::declarative::export;
 use crate::dialects::kong::entity_set::EntitySet;
 use crate::engine::{AccessLog, AccessLogTarget, Engine, EngineOptions, ForcedDriver};
+use crate::model::plan::PlanDelta;
 use crate::plugins;
 use crate::plugins::kong::renderer::KongRenderer;
 use crate::runtime::certificates::CertificateTable;
@@ -70,7 +71,8 @@ pub(crate) struct Gateway {
     builder: Builder<Everything, Snapshot>,
     linker: Arc<Mutex<Linker>>,
     snapshots: Arc<ArcSwap<Snapshot>>,
-    live: Arc<Live>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) resolver: Arc<Resolver>,
 }
 
 impl Gateway {
@@ -98,7 +100,7 @@ impl Gateway {
             .filter(|entry| selection.includes(entry.info.name));
         let linker = Arc::new(Mutex::new(Linker::new(LinkerParts {
             live: Arc::clone(&live),
-            resolver,
+            resolver: Arc::clone(&resolver),
             client: Arc::clone(&client),
             plugins: table.chain(plugins::built_in()).collect(),
             prefix: settings.general.prefix.clone(),
@@ -134,6 +136,7 @@ impl Gateway {
             linker,
             snapshots,
             live,
+            resolver,
         };
         if gateway.settings.general.database == Database::Off {
             let loaded = gateway.load_document(&gateway.settings)?;
@@ -170,6 +173,21 @@ impl Gateway {
             },
         });
         engine.map_err(|reasons| anyhow!("proxy_listen, stream_listen: {}", reasons.join("; ")))
+    }
+
+    /// Takes plan parts over that no store holds, beside those that it does.
+    pub(crate) fn plans(&self) -> Arc<dyn Fn(&PlanDelta) + Send + Sync> {
+        let (linker, snapshots) = (Arc::clone(&self.linker), Arc::clone(&self.snapshots));
+        Arc::new(move |delta| {
+            let mut linker = linker.lock();
+            let revision = linker.snapshot_mut().revision;
+            let (snapshot, findings) = linker.apply(delta, revision);
+            snapshots.store(snapshot);
+            drop(linker);
+            for finding in &findings {
+                tracing::error!(code = finding.code, "{finding}");
+            }
+        })
     }
 
     /// Waits until everything that is stored serves.

@@ -19,6 +19,7 @@ use crate::admin::state::VERSION;
 use crate::plugins::kong::prometheus::{self, HealthState, NodeFacts, TargetHealth};
 use crate::runtime::cluster::{Cluster, EndpointView};
 use crate::runtime::live::Live;
+use crate::runtime::node::NodePart;
 use crate::runtime::snapshot::Snapshot;
 
 /// Sees and changes the level of the program's own log.
@@ -120,7 +121,11 @@ impl Node for Process {
         if self.draining.load(Ordering::Relaxed) {
             return Err("draining");
         }
+        let troubled = |part: &Arc<dyn NodePart>| part.trouble().is_some();
         match self.serving_revision() {
+            Some(_) if self.live.node().parts().iter().any(troubled) => {
+                Err("the identity in the mesh cannot be used yet")
+            }
             Some(_) => Ok(()),
             None => Err("router builds not yet complete"),
         }
@@ -136,7 +141,19 @@ impl Node for Process {
             datastore_reachable: true,
             timers: self.timers(),
         };
-        prometheus::expose(&self.live, &facts, || self.target_health())
+        let mut page = prometheus::expose(&self.live, &facts, || self.target_health());
+        for part in self.live.node().parts() {
+            part.metrics(&mut page);
+        }
+        page
+    }
+
+    fn parts(&self) -> Vec<(&'static str, serde_json::Value)> {
+        let parts = self.live.node().parts();
+        parts
+            .iter()
+            .map(|part| (part.name(), part.status()))
+            .collect()
     }
 
     fn cluster_health(&self, id: Uuid) -> Option<ClusterHealth> {

@@ -15,11 +15,13 @@ use super::hand_over::{self, Released, Successor};
 use super::instance::{Answer, Ask, ControlSocket, Progress, Question};
 use super::listeners::{self, Inherited, Keepsakes, Role};
 use super::logging::{ALWAYS, Logging, NOTICE};
+use super::mesh::{Mesh, ProxyOf};
 use super::threads::{self, ProxyThreads};
 use super::{configuration, documents, process};
 use crate::admin::node::{BoundListener, ListenerRole, Node};
 use crate::cli::Configured;
 use crate::engine::{Ending, Engine};
+use crate::settings::Settings;
 
 /// Threads for everything but proxying: Admin API, DNS, signals.
 const CONTROL_THREADS: usize = 2;
@@ -29,6 +31,16 @@ const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(200);
 /// Runs an instance until it is told to end.
 pub(crate) fn run(configured: &Configured, upgrade: bool) -> anyhow::Result<()> {
     let settings = configuration::load(configured)?;
+    run_with(configured, settings, upgrade, None)
+}
+
+/// Runs an instance with these settings. `proxy_of` makes it a proxy in the mesh and nothing else.
+pub(crate) fn run_with(
+    configured: &Configured,
+    settings: Settings,
+    upgrade: bool,
+    proxy_of: Option<ProxyOf>,
+) -> anyhow::Result<()> {
     let prefix = settings.general.prefix.clone();
     process::make_prefix(&prefix)?;
     let _lock = if upgrade {
@@ -72,7 +84,19 @@ pub(crate) fn run(configured: &Configured, upgrade: bool) -> anyhow::Result<()> 
     }
     drop(inherited);
 
+    let mesh = {
+        let _entered = control.enter();
+        match proxy_of {
+            Some(proxy_of) => Some(Mesh::start(
+                &gateway,
+                engine.doors(proxy.handle().clone()),
+                proxy_of,
+            )?),
+            None => None,
+        }
+    };
     let instance = Instance {
+        mesh,
         configured: configured.clone(),
         prefix,
         drain: gateway.settings.general.graceful_shutdown_timeout.0,
@@ -115,6 +139,8 @@ fn bind_proxy(
 
 /// A running instance.
 struct Instance {
+    /// Present when it is a proxy in the mesh and nothing else.
+    mesh: Option<Mesh>,
     configured: Configured,
     prefix: PathBuf,
     /// The longest that requests in flight are waited for.
@@ -187,13 +213,23 @@ impl Instance {
         }
         let (mut socket, mut questions) = ControlSocket::open(&self.prefix)?;
         let _pid_file = process::PidFile::write(&self.prefix)?;
-        tracing::info!(target: ALWAYS, "ready: {}", self.listeners());
-        let pid = sd_notify::NotifyState::MainPid(std::process::id());
-        process::notify(&[pid, sd_notify::NotifyState::Ready]);
+        let listeners = self.listeners();
+        let tell_ready = move |more: String| {
+            tracing::info!(target: ALWAYS, "ready: {listeners}{more}");
+            let pid = sd_notify::NotifyState::MainPid(std::process::id());
+            process::notify(&[pid, sd_notify::NotifyState::Ready]);
+        };
+        match &mut self.mesh {
+            Some(mesh) => mesh.when_ready(tell_ready),
+            None => tell_ready(String::new()),
+        }
 
         let end = self
             .serve(&mut signals, &mut questions, &mut engine)
             .await?;
+        if let Some(mesh) = self.mesh.take() {
+            mesh.leave().await;
+        }
         tracing::info!(target: NOTICE, in_flight = self.in_flight(), "ending");
         expiry.abort();
         let how = match end {
@@ -328,7 +364,10 @@ impl Instance {
 
     /// Reads the configuration again and takes over what can change.
     fn reload(&mut self) -> anyhow::Result<()> {
-        let (settings, warnings) = configuration::read(&self.configured)?;
+        let (mut settings, warnings) = configuration::read(&self.configured)?;
+        if let Some(mesh) = &self.mesh {
+            mesh.adapt(&mut settings);
+        }
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -345,6 +384,10 @@ impl Instance {
         questions: &mut mpsc::Receiver<Question>,
         timeout: Duration,
     ) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.mesh.is_none(),
+            "a proxy in the mesh does not hand over: start another one beside it and stop this one"
+        );
         self.administration.pause().await;
         let handed = match tokio::task::block_in_place(|| self.gateway.leave_document()) {
             Ok(()) => {

@@ -94,7 +94,11 @@ fn check_caller(exchange: &mut Exchange) -> Result<(), Fault> {
     let refused = |status: StatusCode, reason: &str| {
         let uri = &caller.peer.uri;
         tracing::info!(request_id = %exchange.request_id, %uri, "request refused: {reason}");
-        Err(Fault::transport(status, Blame::Client, format!("{uri}: {reason}")))
+        Err(Fault::transport(
+            status,
+            Blame::Client,
+            format!("{uri}: {reason}"),
+        ))
     };
     match admission {
         Admission::Allow { target: None } => Ok(()),

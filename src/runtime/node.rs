@@ -1,16 +1,33 @@
 //! This node: who it is, and how many connections and requests it has seen.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::RwLock;
 use uuid::Uuid;
 
 /// The node, one for each process; found through [`crate::runtime::live::Live::node`].
 #[derive(Default)]
 pub struct Node {
     identity: OnceLock<Identity>,
+    parts: RwLock<Vec<Arc<dyn NodePart>>>,
     pub traffic: Traffic,
+}
+
+/// A part of the process that has something to say on the metrics and status pages.
+pub trait NodePart: Send + Sync {
+    /// Its name on the status page.
+    fn name(&self) -> &'static str;
+
+    /// Why traffic may not come because of it; none when it may.
+    fn trouble(&self) -> Option<String>;
+
+    /// Adds lines in Prometheus' text format.
+    fn metrics(&self, page: &mut String);
+
+    /// What the status page shows under its name.
+    fn status(&self) -> serde_json::Value;
 }
 
 struct Identity {
@@ -26,6 +43,16 @@ impl Node {
             id,
             hostname: hostname.into(),
         });
+    }
+
+    /// Adds a part for as long as the process lives.
+    pub fn add(&self, part: Arc<dyn NodePart>) {
+        self.parts.write().push(part);
+    }
+
+    /// The parts, in the order in which they were added.
+    pub fn parts(&self) -> Vec<Arc<dyn NodePart>> {
+        self.parts.read().clone()
     }
 
     /// The id that stays with the node's store; nil before [`Self::identify`].

@@ -10,6 +10,7 @@
 //! a [`PeerAuthority`] says. Start at [`Doors::open`].
 
 mod open;
+pub mod outbound;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -302,7 +303,9 @@ impl MutualFront {
                 let counts = &self.listen.counts;
                 let _counted = Counted::new(counts);
                 let channel = Channel::Tls(Box::new(stream));
-                let serving = self.front.serve_channel(channel, alpn, connection, shutdown);
+                let serving = self
+                    .front
+                    .serve_channel(channel, alpn, connection, shutdown);
                 tokio::select! {
                     served = serving => served.map_err(Ended::Broken),
                     () = entry.cut() => Ok(()),
@@ -465,7 +468,9 @@ impl Drop for Tally<'_> {
             to_upstream,
             to_client,
         } = self.carried;
-        self.counts.received.fetch_add(to_upstream, Ordering::Relaxed);
+        self.counts
+            .received
+            .fetch_add(to_upstream, Ordering::Relaxed);
         self.counts.sent.fetch_add(to_client, Ordering::Relaxed);
     }
 }

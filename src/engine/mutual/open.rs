@@ -125,7 +125,12 @@ pub(super) async fn review(
             if let Review::Cut { reason } = authority.review(&peer).await {
                 let connections = open.cut(&peer.uri);
                 counts.cut.fetch_add(connections, Ordering::Relaxed);
-                tracing::warn!(listener = &*listener, uri = &*peer.uri, connections, "open connections cut: {reason}");
+                tracing::warn!(
+                    listener = &*listener,
+                    uri = &*peer.uri,
+                    connections,
+                    "open connections cut: {reason}"
+                );
             }
             tokio::time::sleep(PAUSE_BETWEEN).await;
         }

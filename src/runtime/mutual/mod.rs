@@ -26,7 +26,9 @@ use crate::base::pem::KeyPair;
 pub mod peer;
 pub mod refusal;
 
-pub use peer::{Admission, Peer, PeerAuthority, PeerJudge, PeerNames, Review, Verdict};
+pub use peer::{
+    Admission, DialTarget, Dialer, Peer, PeerAuthority, PeerJudge, PeerNames, Review, Verdict,
+};
 pub use refusal::{Refusal, RefusalCounts};
 
 /// TLS 1.2 ciphers: forward secrecy and authenticated encryption only.

@@ -75,6 +75,26 @@ pub enum Admission {
     Malformed { reason: Arc<str> },
 }
 
+/// Somewhere to connect to, and whom to expect there.
+#[derive(Clone)]
+pub struct DialTarget {
+    /// Host name, IPv4 or IPv6 address without brackets.
+    pub host: Arc<str>,
+    pub port: u16,
+    /// Sent, not compared.
+    pub server_name: Option<Arc<str>>,
+    pub judge: Arc<dyn PeerJudge>,
+}
+
+/// Knows where connections of one upstream lead at this moment.
+pub trait Dialer: Send + Sync {
+    /// At most so many places in the order in which they are to be tried; the error says why there is none.
+    fn targets(&self, most: usize) -> Result<Vec<DialTarget>, String>;
+
+    /// The protocol that is named by ALPN.
+    fn offer(&self) -> super::Offer;
+}
+
 /// Says what callers may do on one listener.
 #[async_trait]
 pub trait PeerAuthority: Send + Sync {

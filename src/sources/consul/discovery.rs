@@ -60,7 +60,10 @@ pub async fn find(client: &AgentClient, naming: &Naming) -> Result<Option<String
 fn choose(all: &[AgentService], service: &str) -> Result<String, DiscoveryError> {
     let proxies = all.iter().filter(|one| {
         one.kind == "connect-proxy"
-            && one.proxy.destination_service_id.eq_ignore_ascii_case(service)
+            && one
+                .proxy
+                .destination_service_id
+                .eq_ignore_ascii_case(service)
     });
     let mut ids: Vec<String> = proxies.map(|proxy| proxy.id.clone()).collect();
     ids.sort();
@@ -156,7 +159,10 @@ mod tests {
         };
         let configuration = ProxyConfiguration::read(&by_hand.registration()).unwrap();
         let public = configuration.public.unwrap();
-        assert_eq!((public.bind.host.as_str(), public.bind.port), ("127.0.0.1", 8443));
+        assert_eq!(
+            (public.bind.host.as_str(), public.bind.port),
+            ("127.0.0.1", 8443)
+        );
         let only_out = ByHand {
             service: "web".to_owned(),
             ..ByHand::default()

@@ -20,4 +20,5 @@ pub mod options;
 pub mod register;
 pub mod report;
 pub mod sidecar;
+pub mod upstreams;
 pub mod watch;

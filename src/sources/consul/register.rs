@@ -75,7 +75,10 @@ impl Registrar {
                 registered = self.told("register", self.register().await);
             }
             if registered {
-                let pass = format!("/v1/agent/check/pass/{}", encode(&format!("{}-ttl", self.id)));
+                let pass = format!(
+                    "/v1/agent/check/pass/{}",
+                    encode(&format!("{}-ttl", self.id))
+                );
                 let question = Question::send(Method::PUT, pass, String::new());
                 registered = self.told("heartbeat", self.client.ask(&question).await.map(drop));
             }

@@ -125,7 +125,9 @@ impl Sidecar {
                 known = now.value.or(known);
             }
             if let Some(service) = &known
-                && !taken.as_ref().is_some_and(|taken| Arc::ptr_eq(taken, service))
+                && !taken
+                    .as_ref()
+                    .is_some_and(|taken| Arc::ptr_eq(taken, service))
             {
                 self.take(service);
                 taken = Some(Arc::clone(service));
@@ -172,8 +174,8 @@ impl Sidecar {
         if !same_service {
             state.service = Some(self.service(&configuration.service));
         }
-        let public_changed = old.as_ref().and_then(|old| old.public.as_ref())
-            != configuration.public.as_ref();
+        let public_changed =
+            old.as_ref().and_then(|old| old.public.as_ref()) != configuration.public.as_ref();
         if (public_changed || !same_service)
             && let Some(public) = state.public.take()
         {
@@ -236,7 +238,12 @@ impl Sidecar {
         }
     }
 
-    fn open(&self, name: &str, public: &PublicListener, service: &Service) -> Result<Public, String> {
+    fn open(
+        &self,
+        name: &str,
+        public: &PublicListener,
+        service: &Service,
+    ) -> Result<Public, String> {
         let ip: IpAddr = match public.bind.host.trim_matches(['[', ']']) {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
             host => host
@@ -309,7 +316,11 @@ impl Sidecar {
 
     /// Where callers in the mesh connect.
     pub fn public_address(&self) -> Option<SocketAddr> {
-        self.state.lock().public.as_ref().map(|public| public.listener.local)
+        self.state
+            .lock()
+            .public
+            .as_ref()
+            .map(|public| public.listener.local)
     }
 
     fn report(&self) -> MeshReport {

@@ -1,0 +1,242 @@
+//! `sallyport connect proxy`: an instance that is a proxy in the mesh and nothing else.
+
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use serde_json::Value;
+use tokio::task::AbortHandle;
+
+use super::gateway::Gateway;
+use super::{configuration, start};
+use crate::cli::Configured;
+use crate::engine::mutual::Doors;
+use crate::runtime::node::NodePart;
+use crate::settings::Settings;
+use crate::settings::general::Database;
+use crate::settings::proxying::HeaderTokens;
+use crate::settings::value::{Raw, Value as _};
+use crate::sources::consul::client::{AgentClient, AgentError};
+use crate::sources::consul::discovery::{self, DiscoveryError, Naming};
+use crate::sources::consul::options::AgentOptions;
+use crate::sources::consul::register::Registrar;
+use crate::sources::consul::sidecar::{Sidecar, SidecarParts};
+use crate::sources::consul::upstreams::Upstreams;
+use crate::sources::consul::watch::Watches;
+
+/// Between tries to find the registration while the agent cannot be asked.
+const FIND_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub(crate) struct ProxyOf {
+    pub(crate) naming: Naming,
+    /// Flags that stand for configuration keys, with their values.
+    pub(crate) overrides: Vec<(&'static str, String)>,
+}
+
+impl ProxyOf {
+    /// A name for the folder of the instance.
+    fn folder(&self) -> String {
+        let name = match &self.naming {
+            Naming::ProxyId(id) => id.clone(),
+            Naming::SidecarFor(id) => format!("{id}-sidecar"),
+            Naming::ByHand(by_hand) => by_hand.id(),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let name: String = name
+            .chars()
+            .map(|c| if plain(c) { c } else { '_' })
+            .take(64)
+            .collect();
+        format!("connect-{name}")
+    }
+}
+
+/// Runs a proxy until it is told to end.
+pub(crate) fn run(configured: &Configured, proxy_of: ProxyOf) -> anyhow::Result<()> {
+    let mut settings = configuration::load_with(configured, &proxy_of.overrides)?;
+    if configured.prefix.is_none() && !settings.is_set("prefix") {
+        // Several proxies on one machine each need a folder.
+        settings.general.prefix = settings.general.prefix.join(proxy_of.folder());
+    }
+    adapt(&mut settings);
+    if !settings.is_set("status_listen") {
+        // Another instance on this machine may have the usual address: this one goes without.
+        let taken = |address| std::net::TcpListener::bind(address).is_err();
+        let listeners = &mut settings.listen.status_listen.all;
+        listeners.retain(|one| !taken(one.address));
+    }
+    start::run_with(configured, settings, false, Some(proxy_of))
+}
+
+/// Leaves out everything that a proxy does not have.
+fn adapt(settings: &mut Settings) {
+    settings.general.database = Database::Off;
+    settings.general.declarative_config = None;
+    settings.general.declarative_config_string = None;
+    settings.listen.proxy_listen.all.clear();
+    settings.listen.stream_listen.all.clear();
+    settings.listen.admin_listen.all.clear();
+    settings.listen.admin_gui_listen.all.clear();
+    let off = Raw::Text("off".to_owned());
+    if !settings.is_set("headers")
+        && let Ok(none) = HeaderTokens::parse(&off)
+    {
+        settings.proxying.headers = none;
+    }
+}
+
+/// The mesh part of an instance.
+pub(crate) struct Mesh {
+    sidecar: Arc<Sidecar>,
+    registrar: Option<Arc<Registrar>>,
+    overrides: Vec<(&'static str, String)>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Mesh {
+    /// Starts to follow the registration. Must be called on the control runtime.
+    pub(crate) fn start(
+        gateway: &Gateway,
+        doors: Doors,
+        proxy_of: ProxyOf,
+    ) -> anyhow::Result<Self> {
+        let settings = &gateway.settings;
+        let environment: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                Some((
+                    name.into_string().ok()?,
+                    value.to_string_lossy().into_owned(),
+                ))
+            })
+            .collect();
+        let options = AgentOptions::read(settings, &environment)
+            .map_err(|wrong| anyhow!(wrong.join("\n")))?;
+        let client = AgentClient::start(options, &gateway.resolver, &gateway.live)
+            .map_err(|error| anyhow!("the agent's certificates: {error}"))?;
+        let watches = Watches::new(Arc::clone(&client));
+        let sidecar = Sidecar::new(SidecarParts {
+            upstreams: Upstreams::new(Arc::clone(&watches), doors.clone()),
+            watches,
+            doors,
+            plans: gateway.plans(),
+            authorize: settings.consul.consul_authorize,
+            stale: settings.consul.consul_authorize_stale_ttl.0,
+        });
+        // Without a document of its own the instance would not count as ready.
+        gateway.admin.adopt_document("connect");
+        gateway
+            .live
+            .node()
+            .add(Arc::new(Part(Arc::clone(&sidecar))));
+        let registrar = match &proxy_of.naming {
+            Naming::ByHand(by_hand) if by_hand.register => {
+                Some(Arc::new(Registrar::new(Arc::clone(&client), by_hand)))
+            }
+            _ => None,
+        };
+        let mut tasks = Vec::new();
+        if let Some(registrar) = &registrar {
+            let registrar = Arc::clone(registrar);
+            tasks.push(tokio::spawn(async move { registrar.keep().await }).abort_handle());
+        }
+        let id = find(&client, &proxy_of.naming);
+        let found = match tokio::runtime::Handle::current()
+            .block_on(async { tokio::time::timeout(FIND_PAUSE, id).await })
+        {
+            Ok(found) => Some(found?),
+            // The agent is away: found later, when it is back.
+            Err(_) => None,
+        };
+        let following = Arc::clone(&sidecar);
+        let naming = proxy_of.naming.clone();
+        let task = tokio::spawn(async move {
+            let id = match found {
+                Some(id) => id,
+                None => match find(&client, &naming).await {
+                    Ok(id) => id,
+                    Err(error) => {
+                        tracing::error!("{error}");
+                        return;
+                    }
+                },
+            };
+            following.run(id, naming).await;
+        });
+        tasks.push(task.abort_handle());
+        Ok(Self {
+            sidecar,
+            registrar,
+            overrides: proxy_of.overrides,
+            tasks,
+        })
+    }
+
+    /// Tells when traffic may come for the first time; the argument names the address for callers.
+    pub(crate) fn when_ready(&mut self, tell: impl FnOnce(String) + Send + 'static) {
+        let sidecar = Arc::clone(&self.sidecar);
+        let waiting = tokio::spawn(async move {
+            sidecar.ready().await;
+            tell(match sidecar.public_address() {
+                Some(address) => format!("; connect {address}"),
+                None => String::new(),
+            });
+        });
+        self.tasks.push(waiting.abort_handle());
+    }
+
+    /// Brings settings that were read again in line with what a proxy is.
+    pub(crate) fn adapt(&self, settings: &mut Settings) {
+        adapt(settings);
+        for (key, _) in &self.overrides {
+            tracing::debug!(key, "set on the command line");
+        }
+    }
+
+    /// Leaves the mesh.
+    pub(crate) async fn leave(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        if let Some(registrar) = &self.registrar {
+            registrar.leave().await;
+        }
+    }
+}
+
+/// Looks for the registration until the agent has said which it is.
+async fn find(client: &AgentClient, naming: &Naming) -> anyhow::Result<Option<String>> {
+    loop {
+        match discovery::find(client, naming).await {
+            Ok(id) => return Ok(id),
+            Err(DiscoveryError::Agent(
+                error @ (AgentError::Unreachable(_)
+                | AgentError::Failing { .. }
+                | AgentError::Forbidden(_)),
+            )) => tracing::warn!("the registration cannot be looked for: {error}"),
+            Err(error) => bail!(error),
+        }
+        tokio::time::sleep(FIND_PAUSE).await;
+    }
+}
+
+/// The mesh on the metrics and status pages.
+struct Part(Arc<Sidecar>);
+
+impl NodePart for Part {
+    fn name(&self) -> &'static str {
+        "connect"
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.0.trouble()
+    }
+
+    fn metrics(&self, page: &mut String) {
+        self.0.metrics(page);
+    }
+
+    fn status(&self) -> Value {
+        self.0.status()
+    }
+}
