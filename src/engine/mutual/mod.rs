@@ -363,6 +363,8 @@ impl MutualFront {
             cipher: ssl
                 .current_cipher()
                 .map_or("", boring::ssl::SslCipherRef::name),
+            // Who calls is told by `Connection::caller`.
+            client_certificate: None,
         };
         let _ = connection.tls.set(facts);
         Ok((stream, peer, alpn))
