@@ -4,7 +4,8 @@
 //! errors are `anyhow`'s. Refuses to decide anything about requests. Start at [`start::run`].
 
 mod administration;
-pub(crate) mod configuration;
+pub(crate) mod bundles;
+mod configuration;
 pub(crate) mod documents;
 pub(crate) mod failure;
 mod files;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::bundles;
 use super::configuration;
 use super::failure::{Answered, Refused, warn};
 use super::files;
@@ -21,9 +22,11 @@ use crate::cli::Configured;
 use crate::control::store::embedded::{EmbeddedStore, Ownership};
 use crate::control::store::{Store, StoreError};
 use crate::control::{ControlPlane, Everything};
+use crate::dialects::apigee::compile::{Options as BundleOptions, compile as compile_bundles};
+use crate::dialects::apigee::entity_set::EntitySet as ApigeeSet;
 use crate::dialects::kong::compile::{Options, compile_all};
 use crate::dialects::kong::declarative::{self, Document, Syntax, export_yaml, parse_text};
-use crate::dialects::kong::entities::{RouterFlavor, WriteContext};
+use crate::dialects::kong::entities::{EntityKind, RouterFlavor, WriteContext};
 use crate::dialects::kong::entity_set::EntitySet;
 use crate::dialects::kong::error::ApiError;
 use crate::model::catalog::Catalog;
@@ -38,6 +41,8 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) struct Reading {
     pub(crate) flavor: RouterFlavor,
     pub(crate) catalog: Arc<Catalog>,
+    /// How bundles are compiled.
+    pub(crate) bundles: BundleOptions,
 }
 
 impl Reading {
@@ -47,6 +52,10 @@ impl Reading {
             flavor: RouterFlavor::from_name(settings.general.router_flavor.word())
                 .unwrap_or_default(),
             catalog: Arc::new(catalog(settings)?),
+            bundles: BundleOptions {
+                tls_edge_compatible: settings.apigee.apigee_tls_edge_compatible,
+                is_alone: false,
+            },
         })
     }
 
@@ -162,10 +171,8 @@ fn refused(name: &str, text: &str, wrong: &declarative::DocumentError) -> Refuse
 /// Reads a file that holds a declarative document.
 pub(crate) fn read_file(file: &Path) -> anyhow::Result<String> {
     let name = file.display();
-    if file.is_dir() || file.extension().is_some_and(|extension| extension == "zip") {
-        bail!(
-            "{name}: is a bundle, which this version does not read, allowed are Kong's declarative files"
-        );
+    if bundles::is_bundle(file) {
+        bail!("{name}: is a bundle, allowed here are Kong's declarative files");
     }
     let bytes = std::fs::read(file).with_context(|| format!("{name}: cannot be read"))?;
     String::from_utf8(bytes)
@@ -211,8 +218,17 @@ pub(crate) fn check(configured: &Configured, documents: &[PathBuf]) -> anyhow::R
             Err(error) => judge("declarative_config", Err(error)),
         }
     }
-    for document in documents {
+    let (zips, texts): (Vec<PathBuf>, Vec<PathBuf>) = documents
+        .iter()
+        .cloned()
+        .partition(|path| bundles::is_bundle(path));
+    for document in &texts {
         judge(&document.display().to_string(), read_file(document));
+    }
+    let zips = bundles_of(&settings, documents, zips);
+    match bundles::deployed(&settings, &zips, &reading.bundles) {
+        Ok((_, findings)) => wrong.extend(findings),
+        Err(Refused(findings)) => wrong.extend(findings),
     }
     if let Err(Refused(findings)) = files::read(&settings, files::Missing::Leave) {
         wrong.extend(findings);
@@ -224,13 +240,27 @@ pub(crate) fn check(configured: &Configured, documents: &[PathBuf]) -> anyhow::R
     Ok(())
 }
 
+/// The bundles of the command line; without any documents there, those of the settings.
+fn bundles_of(settings: &Settings, documents: &[PathBuf], zips: Vec<PathBuf>) -> Vec<PathBuf> {
+    match documents.is_empty() && settings.general.database == Database::Off {
+        true => settings.apigee.apigee_bundles.0.clone(),
+        false => zips,
+    }
+}
+
 /// `sallyport plan`: what is compiled from the documents, or from what the instance would serve.
 pub(crate) fn plan(configured: &Configured, documents: &[PathBuf]) -> anyhow::Result<String> {
     let settings = configuration::load(configured)?;
     let reading = Reading::of(&settings)?;
+    let (zips, texts): (Vec<PathBuf>, Vec<PathBuf>) = documents
+        .iter()
+        .cloned()
+        .partition(|path| bundles::is_bundle(path));
+    let zips = bundles_of(&settings, documents, zips);
+    let mut apigee = bundles::deployed(&settings, &zips, &reading.bundles)?.0;
     let entities = if !documents.is_empty() {
         let mut entities = EntitySet::new();
-        for document in documents {
+        for document in &texts {
             let name = document.display().to_string();
             let text = read_file(document)?;
             let read = read_document(&name, &text)?;
@@ -247,9 +277,22 @@ pub(crate) fn plan(configured: &Configured, documents: &[PathBuf]) -> anyhow::Re
             None => EntitySet::new(),
         }
     } else {
-        EntitySet::clone(&stored(&settings)?.0.kong)
+        let (stored, _) = stored(&settings)?;
+        apigee = (*stored.apigee).clone();
+        EntitySet::clone(&stored.kong)
     };
-    let (plan, findings) = compile_all(&entities, &reading.catalog, &reading.options());
+    let (mut plan, mut findings) = compile_all(&entities, &reading.catalog, &reading.options());
+    let options = BundleOptions {
+        is_alone: entities.rows(EntityKind::Route).next().is_none(),
+        ..reading.bundles.clone()
+    };
+    let (delta, found) = compile_bundles(
+        (&ApigeeSet::new(), &options),
+        (&apigee, &options),
+        &ApigeeSet::difference(&ApigeeSet::new(), &apigee),
+    );
+    plan.apply(&delta);
+    findings.extend(found);
     warn(&findings);
     serde_json::to_string_pretty(&plan).context("the plan cannot be written as JSON")
 }

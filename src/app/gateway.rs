@@ -14,6 +14,7 @@ use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::bundles;
 use super::documents::{self, Reading};
 use super::files::{self, Files};
 use super::listeners::ProxyListeners;
@@ -27,13 +28,16 @@ use crate::control::store::Store;
 use crate::control::store::embedded::{EmbeddedStore, Ownership};
 use crate::control::store::memory::MemoryStore;
 use crate::control::{ControlPlane, Everything};
+use crate::dialects::apigee::compile::{Options as BundleOptions, compile as compile_bundles};
 use crate::dialects::kong::compile::compile;
 use crate::dialects::kong::compile::serving::compile_serving;
 use crate::dialects::kong::declarative::export;
+use crate::dialects::kong::entities::EntityKind;
 use crate::dialects::kong::entity_set::EntitySet;
 use crate::engine::{AccessLog, AccessLogTarget, Engine, EngineOptions, ForcedDriver};
 use crate::model::plan::PlanDelta;
 use crate::plugins;
+use crate::plugins::apigee::flow::trace::Traces;
 use crate::plugins::kong::renderer::KongRenderer;
 use crate::runtime::certificates::CertificateTable;
 use crate::runtime::client::{Client, ClientOptions};
@@ -138,11 +142,17 @@ impl Gateway {
             live,
             resolver,
         };
+        Traces::of(&gateway.live).allow(gateway.settings.trace_token());
         if gateway.settings.general.database == Database::Off {
             let loaded = gateway.load_document(&gateway.settings)?;
             if !loaded && successor {
                 gateway.take_document()?;
             }
+            bundles::load(
+                &gateway.control,
+                &gateway.settings,
+                &gateway.reading.bundles,
+            )?;
         }
         Ok(gateway)
     }
@@ -221,7 +231,9 @@ impl Gateway {
             && self.settings.general.database == Database::Off
         {
             self.load_document(&settings)?;
+            bundles::load(&self.control, &settings, &self.reading.bundles)?;
         }
+        Traces::of(&self.live).allow(settings.trace_token());
         for key in later {
             tracing::warn!(
                 "{}: counts after a restart or upgrade only",
@@ -380,11 +392,21 @@ fn start_builder(
     first: Snapshot,
 ) -> anyhow::Result<Builder<Everything, Snapshot>> {
     let (catalog, options) = (Arc::clone(&reading.catalog), reading.options());
+    let edge = reading.bundles.clone();
     let (linker, snapshots) = (Arc::clone(linker), Arc::clone(snapshots));
     Builder::start(
         Box::new(move |before: &Everything, after: &Everything, changes| {
-            let (kong, _) = Change::split(changes);
-            compile(&before.kong, &after.kong, &kong, &catalog, &options)
+            let (kong, apigee) = Change::split(changes);
+            let (mut delta, mut findings) =
+                compile(&before.kong, &after.kong, &kong, &catalog, &options);
+            let (bundles, found) = compile_bundles(
+                (&before.apigee, &bundle_options(before, &edge)),
+                (&after.apigee, &bundle_options(after, &edge)),
+                &apigee,
+            );
+            delta.merge(bundles);
+            findings.extend(found);
+            (delta, findings)
         }),
         Box::new(move |delta, revision| {
             // Published while the linker is held, so that a reload and a build never undo one another.
@@ -397,6 +419,14 @@ fn start_builder(
         Arc::new(ArcSwap::from_pointee(first)),
     )
     .context("no threads can be started")
+}
+
+/// How bundles are compiled beside everything else.
+fn bundle_options(entities: &Everything, options: &BundleOptions) -> BundleOptions {
+    BundleOptions {
+        is_alone: entities.kong.rows(EntityKind::Route).next().is_none(),
+        ..options.clone()
+    }
 }
 
 /// What serves before the first build: no route, but the gateway's own answers.

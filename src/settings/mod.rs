@@ -5,6 +5,7 @@
 //! kong.conf. One file holds one group of keys; [`key`] explains how one is declared. Start at [`Settings::parse`].
 
 pub mod administration;
+pub mod apigee;
 mod checks;
 pub mod consul;
 pub mod dns;
@@ -31,6 +32,7 @@ pub use self::document::Form;
 pub use self::read::{ENVIRONMENT_PREFIX, KONG_ENVIRONMENT_PREFIX, KONG_ENVIRONMENT_SWITCH};
 
 use self::administration::AdministrationSettings;
+use self::apigee::ApigeeSettings;
 use self::consul::ConsulSettings;
 use self::dns::DnsSettings;
 use self::general::GeneralSettings;
@@ -64,6 +66,8 @@ pub struct Settings {
     pub logging: LoggingSettings,
     /// Who may administer.
     pub administration: AdministrationSettings,
+    /// Apigee.
+    pub apigee: ApigeeSettings,
     /// The Consul agent.
     pub consul: ConsulSettings,
     /// Switches for tests.
@@ -112,6 +116,10 @@ pub const GROUPS: &[Group] = &[
     Group {
         title: "Administration",
         keys: AdministrationSettings::KEYS,
+    },
+    Group {
+        title: "Apigee",
+        keys: ApigeeSettings::KEYS,
     },
     Group {
         title: "Consul",
@@ -183,6 +191,7 @@ impl Settings {
         let dns = DnsSettings::read(reader);
         let logging = LoggingSettings::read(reader);
         let administration = AdministrationSettings::read(reader);
+        let apigee = ApigeeSettings::read(reader);
         let consul = ConsulSettings::read(reader);
         let testing = TestingSettings::read(reader);
         Some(Self {
@@ -194,6 +203,7 @@ impl Settings {
             dns: dns?,
             logging: logging?,
             administration: administration?,
+            apigee: apigee?,
             consul: consul?,
             testing: testing?,
             origins: reader.origins(),
@@ -211,6 +221,7 @@ impl Settings {
         self.dns.show(&mut values);
         self.logging.show(&mut values);
         self.administration.show(&mut values);
+        self.apigee.show(&mut values);
         self.consul.show(&mut values);
         self.testing.show(&mut values);
         for (name, value) in &mut values {

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod beans;
 pub mod bundle;
+pub mod compile;
 pub mod condition;
 pub mod date;
 pub mod describe;
@@ -16,6 +17,7 @@ pub mod message;
 pub mod policies;
 pub mod program;
 pub mod template;
+pub mod url;
 pub mod variables;
 pub mod xml;
 pub mod xpath;

@@ -18,7 +18,7 @@ const SERVERS_MAX: usize = 1_000;
 pub enum Connection {
     Http(Box<HttpTarget>),
     Local(LocalTarget),
-    Script(ScriptTarget),
+    Script(Box<ScriptTarget>),
 }
 
 /// `<HTTPTargetConnection>`
@@ -159,7 +159,7 @@ pub(super) fn read(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<C
             if let Some(beside) = beside {
                 target.properties = beside.properties;
             }
-            Some(Connection::Script(target))
+            Some(Connection::Script(Box::new(target)))
         }
         (None, Some(local)) => {
             if http.is_some() {

@@ -102,8 +102,6 @@ pub struct Parsed {
     pub caches: Vec<Written<String>>,
     /// Where it sends requests of its own.
     pub callout: Option<Callout>,
-    /// Must not run after the answer was sent.
-    pub is_for_messages: bool,
 }
 
 /// Where a policy sends requests of its own.
@@ -188,6 +186,8 @@ impl Bodies {
             };
             match message {
                 "request" if looks => bodies.request = true,
+                // The error of a target has its body.
+                "error" if looks => bodies.response = true,
                 "response" if looks => bodies.response = true,
                 "message" if looks => bodies.current = true,
                 _ => {}

@@ -9,10 +9,10 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::dialects::apigee::url::UrlParts;
 use crate::model::plan::{
     BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, Protocol,
 };
-use crate::plugins::apigee::flow::target::UrlParts;
 use crate::runtime::client::Client;
 use crate::runtime::contract::LinkContext;
 use crate::runtime::live::Live;

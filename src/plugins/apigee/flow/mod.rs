@@ -379,7 +379,6 @@ impl Plugin for Flows {
     fn needs(&self) -> Needs {
         Needs {
             request_body: self.program.plan.handling.holds_request,
-            ..Needs::default()
         }
     }
 

@@ -137,7 +137,7 @@ pub(crate) struct HttpWay {
 
 /// A URL whose parts are known, or a template.
 pub(crate) enum Url {
-    Fixed(super::target::UrlParts),
+    Fixed(crate::dialects::apigee::url::UrlParts),
     Template(Template),
 }
 
@@ -255,7 +255,9 @@ pub(crate) fn link_http(plan: &plan::HttpWay) -> Result<HttpWay, String> {
     let url = match &plan.url {
         None => None,
         Some(url) if plan.is_dynamic => Some(Url::Template(template(url)?)),
-        Some(url) => Some(Url::Fixed(super::target::UrlParts::parse(url)?)),
+        Some(url) => Some(Url::Fixed(crate::dialects::apigee::url::UrlParts::parse(
+            url,
+        )?)),
     };
     Ok(HttpWay {
         url,

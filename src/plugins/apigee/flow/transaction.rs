@@ -269,12 +269,12 @@ impl Frame {
                 let Some(chosen) = program.targets.get(index) else {
                     return Err(proxy(fault::unrouted()));
                 };
-                self.to_target(&program, chosen).await.map_err(failed)
+                self.enter_target(&program, chosen).await.map_err(failed)
             }
         }
     }
 
-    async fn to_target(
+    async fn enter_target(
         &mut self,
         program: &Arc<Program>,
         chosen: &Target,
