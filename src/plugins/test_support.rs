@@ -291,15 +291,18 @@ impl World {
         entry: &PluginEntry,
         plan: &Arc<InstancePlan>,
     ) -> Result<Arc<dyn Plugin>, String> {
-        let serving = Arc::new(Serving::link(serving()).unwrap());
-        let context = LinkContext {
+        self.with_context(|context| (entry.link)(plan, context))
+    }
+
+    /// Hands `operation` what instances are linked with.
+    pub(crate) fn with_context<T>(&self, operation: impl FnOnce(&LinkContext<'_>) -> T) -> T {
+        operation(&LinkContext {
             live: &self.live,
             resolver: &resolver(),
-            serving: &serving,
+            serving: &Arc::new(Serving::link(serving()).unwrap()),
             prefix: Path::new("."),
             client: &Client::new(resolver(), ClientOptions::default()),
-        };
-        (entry.link)(plan, &context)
+        })
     }
 
     /// The complaints about a configuration.

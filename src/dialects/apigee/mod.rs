@@ -16,6 +16,7 @@ pub mod lifecycle;
 pub mod message;
 pub mod policies;
 pub mod program;
+pub mod script;
 pub mod template;
 pub mod url;
 pub mod variables;

@@ -5,6 +5,7 @@
 
 pub mod assign_message;
 pub mod flow_callout;
+pub mod javascript;
 pub mod message_edits;
 pub mod raise_fault;
 #[cfg(test)]
@@ -46,6 +47,11 @@ impl PolicyEntry {
 const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("AssignMessage", assign_message::parse),
     PolicyEntry::new("FlowCallout", flow_callout::parse),
+    PolicyEntry {
+        spellings: &["JavaScript"],
+        reads_properties: true,
+        ..PolicyEntry::new("Javascript", javascript::parse)
+    },
     PolicyEntry::new("RaiseFault", raise_fault::parse),
 ];
 

@@ -120,6 +120,8 @@ pub(crate) struct Scope {
     pub(crate) inbound: Arc<Inbound>,
     pub(crate) entry: Entry,
     pub(crate) side: Side,
+    /// A flow of the target endpoint runs.
+    pub(crate) at_target: bool,
     /// The flow that runs, with its description.
     pub(crate) flow_name: Arc<str>,
     pub(crate) flow_description: Option<Arc<str>>,
@@ -149,6 +151,7 @@ impl Scope {
             inbound,
             entry,
             side: Side::Request,
+            at_target: false,
             flow_name: Arc::from("PreFlow"),
             flow_description: None,
             route: None,
@@ -161,6 +164,25 @@ impl Scope {
             trace: None,
             messages: vec![Some(request), None, None],
             custom: AHashMap::new(),
+        }
+    }
+
+    /// An empty scope of the same execution, to stand in while this one is lent.
+    pub(crate) fn hollow(&self) -> Self {
+        let entry = Entry {
+            endpoint: Arc::clone(&self.entry.endpoint),
+            base_path: String::new(),
+            suffix: String::new(),
+            configured_base_path: Arc::clone(&self.entry.configured_base_path),
+            virtual_host: Arc::clone(&self.entry.virtual_host),
+            virtual_host_aliases: Arc::clone(&self.entry.virtual_host_aliases),
+            virtual_host_tls: self.entry.virtual_host_tls,
+        };
+        let (place, inbound) = (Arc::clone(&self.place), Arc::clone(&self.inbound));
+        Self {
+            side: self.side,
+            depth: self.depth,
+            ..Self::new(place, inbound, entry, Message::request())
         }
     }
 

@@ -293,7 +293,10 @@ impl Frame {
         if then != Then::Continue {
             return Ok(self.turn_round(then));
         }
-        let then = self.sides(program, &chosen.flows).await?;
+        self.scope.at_target = true;
+        let then = self.sides(program, &chosen.flows).await;
+        self.scope.at_target = false;
+        let then = then?;
         if then != Then::Continue {
             return Ok(self.turn_round(then));
         }
@@ -463,7 +466,10 @@ impl Frame {
         }
         self.scope.replace(RESPONSE, response);
         self.scope.side = Side::Response;
-        let outcome = match self.target_response().await {
+        self.scope.at_target = true;
+        let turned = self.target_response().await;
+        self.scope.at_target = false;
+        let outcome = match turned {
             Ok(Then::Continue) => {
                 let outcome = self.proxy_response().await;
                 outcome.map_err(|fault| (fault, Location::Proxy))

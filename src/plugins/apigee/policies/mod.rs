@@ -5,6 +5,7 @@
 
 mod assign_message;
 mod flow_callout;
+mod javascript;
 pub(crate) mod message_edits;
 mod raise_fault;
 #[cfg(test)]
@@ -93,6 +94,7 @@ impl PolicyEntry {
 const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("AssignMessage", "assignmessage", assign_message::link),
     PolicyEntry::new("FlowCallout", "flow", flow_callout::link),
+    PolicyEntry::new("Javascript", "javascript", javascript::link),
     PolicyEntry::new("RaiseFault", "raisefault", raise_fault::link),
 ];
 
