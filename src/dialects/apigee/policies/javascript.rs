@@ -90,7 +90,6 @@ pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
         properties,
     })?;
     parsed.resources = resources;
-    parsed.is_for_messages = true;
     // A script may name any variable, also one that it puts together.
     Some(parsed.with_bodies(Bodies::ALL))
 }
