@@ -31,6 +31,7 @@ use crate::engine::http1::Http1;
 use crate::engine::io::Io;
 use crate::engine::log::AccessLog;
 use crate::engine::phases::{self, BodySource};
+use crate::engine::websocket::handshake;
 use crate::engine::{balance, duplex, heads, respond};
 use crate::runtime::cluster::Picked;
 use crate::runtime::connection::Connection;
@@ -523,10 +524,7 @@ impl Gateway {
             let kind = head.headers.get(CONTENT_TYPE);
             kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
         };
-        self.forced != Some(ForcedDriver::Duplex)
-            && head.method != http::Method::CONNECT
-            && !head.headers.contains_key(EXPECT)
-            && !grpc()
+        self.forced != Some(ForcedDriver::Duplex) && !head.headers.contains_key(EXPECT) && !grpc()
     }
 
     /// Everything from the checks to the answer. False when Pingora is to forward the request.
@@ -578,8 +576,15 @@ impl Gateway {
         }
         stand_in.set_version(head.version);
         let mut request = Box::new(std::mem::replace(head, stand_in));
+        let mut body = body;
         if session.is_http2() {
             join_cookies(&mut request);
+            if is_extended_connect(&request) {
+                // From here on it looks as over HTTP/1, where its data are no body either.
+                request.set_method(http::Method::GET);
+                handshake::fill_in(&mut request);
+                body = RequestBody::Absent;
+            }
         }
         let snapshot = self.snapshots.load_full();
         let mut exchange = Box::new(phases::begin(snapshot, connection, request, body));
@@ -632,7 +637,10 @@ impl Gateway {
     fn choose_driver(&self, client: &Client<'_>, exchange: &Exchange) -> DriverChoice {
         if forwarding::is_websocket_upgrade(&exchange.request) {
             // Whatever is forced: Pingora's tunnel is only for clients that do not wait for their answer.
-            return match exchange::is_tunnel(client, exchange) {
+            let own = exchange.reads_messages
+                || exchange.http2
+                || exchange::switch::is_tunnel(client, exchange);
+            return match own {
                 true => DriverChoice::Exchange,
                 false => DriverChoice::Duplex,
             };
@@ -682,6 +690,15 @@ fn connection_of(
     let digest = session.digest()?.proxy_digest.as_ref()?;
     let facts = digest.user_data.as_ref()?;
     facts.downcast_ref::<Arc<Connection>>().cloned()
+}
+
+/// Does the request open a WebSocket over HTTP/2 (RFC 8441, 4)?
+fn is_extended_connect(request: &RequestHeader) -> bool {
+    request.method == http::Method::CONNECT
+        && request
+            .extensions
+            .get::<h2::ext::Protocol>()
+            .is_some_and(|protocol| protocol.as_str() == "websocket")
 }
 
 /// HTTP/2 may split cookies over several fields, HTTP/1 knows one (RFC 9113, 8.2.3).

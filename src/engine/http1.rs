@@ -173,6 +173,12 @@ impl Http1 {
         Some((Box::new(head), traits.body))
     }
 
+    /// What was read behind the request, for a tunnel; no buffer is kept.
+    pub(crate) fn take_ahead(&mut self) -> Bytes {
+        self.head = Bytes::new();
+        std::mem::take(&mut self.buffer).freeze()
+    }
+
     /// The next piece of the request body; `None` at its end.
     pub(crate) async fn body_piece(&mut self) -> io::Result<Option<Bytes>> {
         if self.body_left == 0 {
@@ -260,7 +266,9 @@ impl Traits {
             match field.name.len() {
                 4 if is("host") => hosts += 1,
                 6 if is("expect") => return None,
-                7 if is("upgrade") => return None,
+                7 if is("upgrade") && !field.value.eq_ignore_ascii_case(b"websocket") => {
+                    return None;
+                }
                 10 if is("connection") => {
                     for option in field.value.split(|byte| *byte == b',') {
                         let option = option.trim_ascii();

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
@@ -186,6 +187,14 @@ impl Io {
         consumed == UNKNOWN || self.delivered.load(Ordering::Relaxed) > consumed
     }
 
+    /// Has the kernel find out when the client's host is gone without a word.
+    pub(crate) fn keep_alive(&self) {
+        match &*self.channel.lock() {
+            Channel::Plain(stream) => keep_alive(stream),
+            Channel::Tls(stream) => keep_alive(stream.get_ref()),
+        }
+    }
+
     /// Writes everything, past the session that owns this stream. Only between phases of the same task: the session
     /// itself must not be writing.
     pub(crate) async fn write_all_shared(&self, data: &mut impl Buf) -> io::Result<()> {
@@ -251,6 +260,21 @@ impl Io {
         }
         // The session believes that its own answer was sent.
         Poll::Ready(Ok(theirs.len()))
+    }
+}
+
+/// Silence after which the kernel asks whether the other host is still there, and how often it asks again. A tunnel may
+/// be silent for hours, and nobody else would ask.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// Sets keep-alive probes.
+pub(crate) fn keep_alive(socket: &TcpStream) {
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_AFTER)
+        .with_interval(KEEP_ALIVE_EVERY);
+    if let Err(error) = socket2::SockRef::from(socket).set_tcp_keepalive(&probes) {
+        tracing::debug!(%error, "no keep-alive probes");
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
+use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_http::RequestHeader;
 use pingora_proxy::http_proxy;
@@ -37,6 +38,8 @@ use crate::settings::tls::TlsSettings;
 const HTTP2_IDLE: Duration = Duration::from_secs(180);
 /// How long idle connections stay open after a hand-over.
 const HAND_OVER_LINGER: Duration = Duration::from_secs(5);
+/// How long tunnels have to end in order when the time to drain is over.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// How often a draining engine looks whether requests are still in flight.
 const SETTLE_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Attempts that Pingora makes at most; the number that counts is the forward's own.
@@ -88,6 +91,8 @@ pub struct Engine {
     stop_accepting: watch::Sender<bool>,
     /// Turns true when connections without a request are to be closed.
     close_idle: watch::Sender<bool>,
+    /// Turns true when the time to drain is over.
+    part: watch::Sender<bool>,
 }
 
 impl Engine {
@@ -122,6 +127,7 @@ impl Engine {
             return Err(errors);
         }
         let pool = Arc::new(Pool::new());
+        let (part, parting) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let streams = Arc::new(Streams {
             snapshots: Arc::clone(&options.snapshots),
@@ -133,7 +139,7 @@ impl Engine {
             snapshots: Arc::clone(&options.snapshots),
             node: Arc::clone(&options.node),
             access_log: options.access_log,
-            driver: ExchangeDriver::new(Arc::clone(&pool)),
+            driver: ExchangeDriver::new(Arc::clone(&pool), parting),
             forced: options.forced_driver,
         });
         let conf = ServerConf {
@@ -146,6 +152,10 @@ impl Engine {
         let mut server_options = pingora_core::apps::HttpServerOptions::default();
         server_options.h2_idle_timeout = Some(HTTP2_IDLE);
         proxy.server_options = Some(server_options);
+        // WebSockets over HTTP/2 (RFC 8441).
+        let mut http2 = default_h2_options();
+        http2.enable_connect_protocol();
+        proxy.h2_options = Some(http2);
         Ok(Self {
             application: Arc::new(Application {
                 gateway,
@@ -162,6 +172,7 @@ impl Engine {
             draining,
             stop_accepting: watch::Sender::new(false),
             close_idle: watch::Sender::new(false),
+            part,
         })
     }
 
@@ -248,6 +259,9 @@ impl Engine {
                 streams = counts.sessions_open,
                 "cut off at the end of the drain time"
             );
+            // Tunnels say goodbye to both sides.
+            self.part.send_replace(true);
+            self.until(FAREWELL, settled).await;
         }
         sweeper.abort();
     }

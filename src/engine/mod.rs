@@ -32,6 +32,7 @@ mod proxy_header;
 mod respond;
 mod stream;
 mod tls;
+mod tunnel;
 mod websocket;
 
 #[cfg(test)]

@@ -19,9 +19,10 @@ use crate::engine::websocket::handshake;
 use crate::model::plan::{Protocol, ProtocolSet};
 use crate::model::route;
 use crate::runtime::connection::Connection;
-use crate::runtime::contract::{Flow, Phases, ProtocolProblem};
+use crate::runtime::contract::{Flow, Phases, Plugin, ProtocolProblem};
 use crate::runtime::exchange::{Exchange, RequestBody, RequestId, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, LocalResponse};
+use crate::runtime::message::{Message, MessageVerdict, TunnelEnd};
 use crate::runtime::mutual::Admission;
 use crate::runtime::path;
 use crate::runtime::pipeline::{Instance, Pipeline};
@@ -287,6 +288,53 @@ pub(crate) fn request_body(
     Ok(())
 }
 
+/// Shows a message from the client to the instances that look at such.
+pub(crate) fn client_message(exchange: &mut Exchange, message: &mut Message) -> MessageVerdict {
+    for_each_message(exchange, Phases::CLIENT_MESSAGE, |plugin, exchange| {
+        plugin.client_message(exchange, message)
+    })
+}
+
+/// Shows a message from the upstream to the instances that look at such.
+pub(crate) fn upstream_message(exchange: &mut Exchange, message: &mut Message) -> MessageVerdict {
+    for_each_message(exchange, Phases::UPSTREAM_MESSAGE, |plugin, exchange| {
+        plugin.upstream_message(exchange, message)
+    })
+}
+
+fn for_each_message(
+    exchange: &mut Exchange,
+    phase: Phases,
+    mut show: impl FnMut(&dyn Plugin, &mut Exchange) -> MessageVerdict,
+) -> MessageVerdict {
+    for index in 0..exchange.chosen.len() {
+        let Some(instance) = exchange.chosen.get(index) else {
+            break;
+        };
+        if instance.phases.has(phase) {
+            let instance = Arc::clone(instance);
+            match show(&*instance.plugin, exchange) {
+                MessageVerdict::Pass => {}
+                verdict => return verdict,
+            }
+        }
+    }
+    MessageVerdict::Pass
+}
+
+/// Tells the instances chosen how a tunnel of messages ended.
+pub(crate) fn tunnel_ended(exchange: &mut Exchange, end: &TunnelEnd) {
+    for index in 0..exchange.chosen.len() {
+        let Some(instance) = exchange.chosen.get(index) else {
+            break;
+        };
+        if instance.phases.has(Phases::TUNNEL_END) {
+            let instance = Arc::clone(instance);
+            instance.plugin.tunnel_ended(exchange, end);
+        }
+    }
+}
+
 /// Shows what the upstream says behind its response's body.
 pub(crate) fn trailers(exchange: &mut Exchange, trailers: &mut HeaderMap) {
     for index in 0..exchange.chosen.len() {
@@ -430,6 +478,14 @@ fn check_request(exchange: &mut Exchange, repaired: Option<&'static str>) -> Res
     let request = &exchange.request;
     if request.method == http::Method::TRACE {
         let cause = "method TRACE is not served";
+        return Err(Fault::transport(
+            StatusCode::METHOD_NOT_ALLOWED,
+            Blame::Client,
+            cause,
+        ));
+    }
+    if request.method == http::Method::CONNECT {
+        let cause = "method CONNECT is served for WebSockets over HTTP/2 only";
         return Err(Fault::transport(
             StatusCode::METHOD_NOT_ALLOWED,
             Blame::Client,

@@ -22,6 +22,8 @@ pub struct ServingPlan {
     pub held_body_bytes_max: usize,
     /// Idle seconds before a client's keep-alive connection is closed.
     pub client_idle_seconds: u64,
+    /// Seconds that a tunnel may be silent in both directions; 0 is forever, `None` the forward's read timeout.
+    pub tunnel_idle_seconds: Option<u64>,
     /// Requests on one client connection; 0 is unlimited.
     pub client_requests_max: u32,
     pub upstream_pool: UpstreamPoolPlan,

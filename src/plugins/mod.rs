@@ -23,6 +23,8 @@ pub fn table() -> Vec<PluginEntry> {
         kong::key_auth::entry(),
         kong::basic_auth::entry(),
         kong::header_cert_auth::entry(),
+        kong::websocket_validator::entry(),
+        kong::websocket_size_limit::entry(),
         kong::ip_restriction::entry(),
         kong::acl::entry(),
         kong::rate_limiting::entry(),

@@ -440,6 +440,7 @@ fn serving() -> ServingPlan {
         request_body_bytes_max: 0,
         held_body_bytes_max: 1 << 20,
         client_idle_seconds: 65,
+        tunnel_idle_seconds: None,
         client_requests_max: 10_000,
         upstream_pool: UpstreamPoolPlan {
             idle_per_peer_max: 512,

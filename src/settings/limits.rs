@@ -22,5 +22,8 @@ keys! {
         upstream_keepalive_max_requests: Count<0, 4_294_967_295> = "10000" => reloads();
         /// How long an upstream connection may be idle before it is closed. 0 is no limit.
         upstream_keepalive_idle_timeout: Seconds = "60" => reloads();
+        /// How long a WebSocket may be silent in both directions before it is closed, instead of its service's
+        /// `read_timeout`. 0 is no limit.
+        tunnel_idle_timeout: Option<Seconds> = "" => reloads();
     }
 }

@@ -37,3 +37,4 @@ mod streams;
 mod tls;
 mod traffic;
 mod websocket;
+mod websocket_frames;

@@ -40,6 +40,16 @@ pub(crate) enum UpstreamStream {
     Tls(Box<SslStream<TcpStream>>),
 }
 
+impl UpstreamStream {
+    /// Has the kernel find out when the upstream's host is gone without a word.
+    pub(crate) fn keep_alive(&self) {
+        match self {
+            Self::Plain(stream) => crate::engine::io::keep_alive(stream),
+            Self::Tls(stream) => crate::engine::io::keep_alive(stream.get_ref()),
+        }
+    }
+}
+
 /// A connection to an upstream with what was read ahead.
 pub(crate) struct UpstreamConnection {
     stream: UpstreamStream,

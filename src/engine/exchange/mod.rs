@@ -7,7 +7,7 @@
 pub(crate) mod codec;
 pub(crate) mod downstream;
 pub(crate) mod pool;
-mod tunnel;
+pub(crate) mod switch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use http::{Method, StatusCode};
 use pingora_error::ErrorType;
 use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
+use tokio::sync::watch;
 
 use crate::engine::balance;
 use crate::engine::client::Client;
@@ -26,7 +27,7 @@ use crate::engine::exchange::codec::{CodecError, INTERIM_MAX, UpstreamConnection
 use crate::engine::exchange::downstream::Downstream;
 use crate::engine::exchange::pool::{Pool, PoolKey};
 use crate::engine::forwarding::{self, BodyFraming, Destination};
-use crate::engine::io::Io;
+use crate::engine::websocket::opening;
 use crate::engine::{connect, heads, phases};
 use crate::model::plan::Protocol;
 use crate::runtime::contract::Phases;
@@ -40,6 +41,8 @@ pub(crate) const CLIENT_LEFT: u16 = 499;
 /// Drives exchanges over its own pool of upstream connections.
 pub(crate) struct ExchangeDriver {
     pool: Arc<Pool>,
+    /// Turns true when the time to drain is over: tunnels end then.
+    parting: watch::Receiver<bool>,
 }
 
 /// What an attempt, or the whole series, came to.
@@ -80,23 +83,17 @@ pub(crate) fn is_eligible(exchange: &Exchange, any_length: bool) -> bool {
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
     };
     small
-        && matches!(forward.plan.protocol, Protocol::Http | Protocol::Https)
+        && matches!(
+            forward.plan.protocol,
+            Protocol::Http | Protocol::Https | Protocol::Ws | Protocol::Wss
+        )
         && (any_length || !request.headers.contains_key(EXPECT))
         && !(exchange.http2 && grpc())
 }
 
-/// Does the request ask for a tunnel that this driver can carry? Not while bytes behind its head wait in the session.
-pub(crate) fn is_tunnel(client: &Client<'_>, exchange: &Exchange) -> bool {
-    let forward = exchange.forward();
-    forward.is_some_and(|it| matches!(it.plan.protocol, Protocol::Http | Protocol::Https))
-        && !exchange.http2
-        && exchange.request_body == RequestBody::Absent
-        && client.io().is_some_and(|io| !io.may_have_read_ahead())
-}
-
 impl ExchangeDriver {
-    pub(crate) fn new(pool: Arc<Pool>) -> Self {
-        Self { pool }
+    pub(crate) fn new(pool: Arc<Pool>, parting: watch::Receiver<bool>) -> Self {
+        Self { pool, parting }
     }
 
     /// Runs the exchange. `Err` is a response for the caller to send; nothing has been written then.
@@ -111,6 +108,17 @@ impl ExchangeDriver {
         let Some(forward) = exchange.forward().cloned() else {
             return Ok(());
         };
+        if forwarding::is_websocket_upgrade(&exchange.request) {
+            let ready = match switch::is_tunnel(client, exchange) {
+                true if exchange.reads_messages => opening::ask(exchange),
+                true => Ok(()),
+                false => Err(switch::refusal(exchange)),
+            };
+            if let Err(fault) = ready {
+                client.close();
+                return Err(Box::pin(phases::failed(exchange, &fault)).await);
+            }
+        }
         match self.attempts(client, exchange, &route, &forward).await {
             Ok(answered) => self.relay(client, exchange, &forward, answered).await,
             Err(Failure::ClientLeft) => {
@@ -310,15 +318,7 @@ impl ExchangeDriver {
         exchange.upstream_status = head.status.as_u16();
         exchange.response_source = ResponseSource::Upstream;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            if client.io().is_some_and(Io::may_have_read_ahead) {
-                // The watch for a client that leaves has taken a byte that now belongs to the tunnel.
-                let cause = "data was sent before the switch of protocols was answered";
-                let fault = Fault::transport(StatusCode::BAD_REQUEST, Blame::Client, cause);
-                client.close();
-                return Err(phases::answer(exchange, &fault));
-            }
-            Box::pin(self.switch(client, exchange, forward, connection, head)).await;
-            return Ok(());
+            return Box::pin(self.switch(client, exchange, forward, connection, head)).await;
         }
         heads::drop_hop_by_hop(&mut head, false);
         head.remove_header(&TRANSFER_ENCODING);
@@ -410,43 +410,6 @@ impl ExchangeDriver {
         let limits = &exchange.snapshot.serving.plan.upstream_pool;
         self.pool.keep(key, connection, limits, now);
         Ok(())
-    }
-
-    /// Passes a switch of protocols on, and then bytes both ways.
-    async fn switch(
-        &self,
-        client: &mut Client<'_>,
-        exchange: &mut Exchange,
-        forward: &Forward,
-        connection: UpstreamConnection,
-        mut head: Box<ResponseHeader>,
-    ) {
-        heads::drop_hop_by_hop(&mut head, true);
-        heads::insert_left_fields(exchange, &mut head);
-        phases::header_filter(exchange, &mut head);
-        heads::insert_gateway_headers(exchange, &mut head);
-        exchange.status = head.status.as_u16();
-        let method = exchange.request.method.clone();
-        let started =
-            Downstream::start(client, &mut head, &method, None, Bytes::new(), false).await;
-        client.close();
-        exchange.response = Some(head);
-        match started {
-            Ok(downstream) => exchange.response_bytes = downstream.sent(),
-            Err(error) => return left(client, exchange, &error),
-        }
-        let Some(io) = client.io() else { return };
-        let (upstream, early) = connection.into_parts();
-        let idle = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
-        match tunnel::run(io, upstream, early, idle).await {
-            Ok(carried) => {
-                exchange.request_bytes += carried.to_upstream;
-                exchange.response_bytes += carried.to_client;
-            }
-            Err(error) => {
-                tracing::debug!(request_id = %exchange.request_id, %error, "tunnel ended");
-            }
-        }
     }
 
     /// Reads the whole body, up to the limit for held messages.

@@ -290,6 +290,7 @@ fn serving(held_bytes_max: usize) -> ServingPlan {
         request_body_bytes_max: 0,
         held_body_bytes_max: held_bytes_max,
         client_idle_seconds: 60,
+        tunnel_idle_seconds: None,
         client_requests_max: 10_000,
         upstream_pool: UpstreamPoolPlan {
             idle_per_peer_max: 16,

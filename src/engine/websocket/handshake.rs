@@ -41,8 +41,20 @@ pub(crate) fn key(request: &RequestHeader) -> Option<&[u8]> {
     (is_key && keys.next().is_none()).then_some(key)
 }
 
-/// A key for a handshake that the gateway opens itself.
-pub(crate) fn fresh_key() -> String {
+/// Adds to a handshake that came over HTTP/2 what one over HTTP/1 has.
+pub(crate) fn fill_in(request: &mut RequestHeader) {
+    let fields = [
+        (CONNECTION, "Upgrade".to_owned()),
+        (UPGRADE, "websocket".to_owned()),
+        (SEC_WEBSOCKET_KEY, fresh_key()),
+    ];
+    for (name, value) in fields {
+        // Only a header map at its size limit refuses; the handshake is then incomplete, and refused.
+        let _ = request.insert_header(name, value);
+    }
+}
+
+fn fresh_key() -> String {
     STANDARD.encode(rand::random::<[u8; KEY_BYTES]>())
 }
 

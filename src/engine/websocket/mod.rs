@@ -3,5 +3,8 @@
 //! Owns everything about the protocol between the switch and the last close. Knows neither sessions nor routes: it
 //! works on two streams and an exchange.
 
-#[allow(dead_code, reason = "the tunnel that uses the rest lands next")]
+mod deflate;
+pub(crate) mod frame;
 pub(crate) mod handshake;
+pub(crate) mod opening;
+pub(crate) mod relay;

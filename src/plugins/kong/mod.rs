@@ -18,3 +18,5 @@ pub mod request_transformer;
 pub mod response_transformer;
 pub mod session_entry;
 pub mod tcp_log;
+pub mod websocket_size_limit;
+pub mod websocket_validator;

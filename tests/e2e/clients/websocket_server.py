@@ -7,11 +7,14 @@ import websockets
 
 async def serve(connection, path=None):
     path = path or getattr(connection, "path", None) or connection.request.path
-    async for message in connection:
-        if path.endswith("/close"):
-            await connection.close(4321, "as asked")
-            return
-        await connection.send(message)
+    try:
+        async for message in connection:
+            if path.endswith("/close"):
+                await connection.close(4321, "as asked")
+                return
+            await connection.send(message)
+    except websockets.ConnectionClosed:
+        pass  # however it ended: the client's check tells
 
 
 async def main():

@@ -16,7 +16,7 @@ pub(crate) use admin::Admin;
 pub(crate) use certificates::{Authority, Pair};
 pub(crate) use client::{Client, Request, Response, tls_stream};
 pub(crate) use daemons::Daemon;
-pub(crate) use gateway::Gateway;
+pub(crate) use gateway::{Gateway, GatewayBuilder};
 pub(crate) use origin::{Origin, Reply};
 pub(crate) use programs::{NginxOrigin, Program, curl, python_client};
 

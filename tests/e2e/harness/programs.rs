@@ -105,6 +105,11 @@ impl Program {
         line.trim_end().to_owned()
     }
 
+    /// Has it not ended?
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a status").is_none()
+    }
+
     /// The port that a server script prints first.
     #[track_caller]
     pub(crate) fn port(&mut self) -> u16 {

@@ -1,6 +1,7 @@
 //! Settings of the proxy listeners to the serving plan: header names, limits, trust.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::plan::KeyPairPlan;
 use crate::model::serving::{
@@ -40,6 +41,10 @@ pub fn compile_serving(settings: &Settings, files: &ServingFiles, product: &str)
         request_body_bytes_max: limits.client_max_body_size.0,
         held_body_bytes_max: HELD_BODY_BYTES_MAX,
         client_idle_seconds: CLIENT_IDLE_SECONDS,
+        tunnel_idle_seconds: limits.tunnel_idle_timeout.map(|idle| match idle.0 {
+            Duration::ZERO => 0,
+            idle => idle.as_secs().max(1),
+        }),
         client_requests_max: u32::try_from(limits.keepalive_requests.0).unwrap_or(u32::MAX),
         upstream_pool: UpstreamPoolPlan {
             idle_per_peer_max: limits.upstream_keepalive_pool_size.as_usize(),
