@@ -15,7 +15,7 @@ keys! {
         dns_hostsfile: PathBuf = "/etc/hosts" => also(&["resolver_hosts_file"]);
         /// The kinds of records asked for, in this order; `LAST` is the kind that answered
         /// last for the name. `CNAME` asks for nothing of its own: aliases are followed.
-        dns_order: Vec<DnsRecord> = "LAST, SRV, A, CNAME";
+        dns_order: Vec<DnsRecord> = "LAST, SRV, A, AAAA, CNAME";
         /// How long an answer is used, instead of its own time to live.
         dns_valid_ttl: Option<Seconds> = "" => also(&["resolver_valid_ttl"]);
         /// How long an expired answer is still used while a new one is asked for.

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::runtime::resolver::lookup::{Lookup, Outcome};
+use crate::runtime::resolver::system_files::SystemFiles;
 use crate::runtime::resolver::{Answer, Name, RecordKind, ResolverOptions};
 
 /// Names that are asked for at the same time.
@@ -21,6 +22,8 @@ const RESOLUTION_TIME_MAX: Duration = Duration::from_secs(10);
 pub(super) const REFRESH_MIN: Duration = Duration::from_secs(1);
 /// Longest time between two resolutions of a name.
 const REFRESH_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How often the files that say how names are resolved are looked at.
+const FILES_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Waiting names before forgotten ones are swept out for the first time.
 const SWEEP_AT: usize = 1024;
 
@@ -57,8 +60,15 @@ struct Job {
 }
 
 /// Runs until the resolver is dropped.
-pub(super) async fn run(lookup: Lookup, times: Times, mut arrivals: UnboundedReceiver<Weak<Name>>) {
-    let lookup = Arc::new(lookup);
+pub(super) async fn run(
+    lookup: Lookup,
+    mut files: SystemFiles,
+    mut arrivals: UnboundedReceiver<Weak<Name>>,
+) {
+    let times = Times::from(&files.options);
+    let mut lookup = Arc::new(lookup);
+    let mut looks = tokio::time::interval(FILES_LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut waiting: BinaryHeap<Job> = BinaryHeap::new();
     let mut running: JoinSet<Job> = JoinSet::new();
     let mut sweep_at = SWEEP_AT;
@@ -90,6 +100,12 @@ pub(super) async fn run(lookup: Lookup, times: Times, mut arrivals: UnboundedRec
                 }
             }
             () = sleep_until(next.unwrap_or(now)), if may_start && next.is_some() => {}
+            _ = looks.tick() => if let Some(changed) = files.changed() {
+                lookup = Arc::new(changed);
+                // Every name may mean something else now.
+                let jobs = std::mem::take(&mut waiting).into_iter();
+                waiting = jobs.map(|job| Job { due: now, ..job }).collect();
+            }
         }
     }
 }

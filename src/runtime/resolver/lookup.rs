@@ -13,7 +13,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType, rdata::SRV};
 
 use crate::runtime::resolver::hosts::Hosts;
-use crate::runtime::resolver::{AddressRecord, RecordKind, ResolverOptions, ServiceRecord};
+use crate::runtime::resolver::{AddressRecord, Answer, RecordKind, ResolverOptions, ServiceRecord};
 
 /// How long one name server may take for one question.
 const QUESTION_TIME_MAX: Duration = Duration::from_secs(2);
@@ -21,6 +21,9 @@ const QUESTION_TIME_MAX: Duration = Duration::from_secs(2);
 const ROUNDS_MAX: usize = 2;
 /// Addresses, or service records, of one name; further ones are not used.
 const RECORDS_MAX: usize = 1024;
+
+/// After how long a name of the hosts file is looked up there again.
+const KNOWN_FOR: Duration = Duration::from_secs(3600);
 
 /// How a resolution ended.
 #[derive(Debug, PartialEq)]
@@ -70,6 +73,14 @@ impl Lookup {
 
     /// Asks for the kinds of records in order; the first kind with an answer counts.
     pub(super) async fn resolve(&self, name: &str, last: Option<RecordKind>) -> Outcome {
+        if let Some(Answer::Addresses(records)) = self.hosts.answer(name) {
+            return Outcome::Found {
+                records,
+                time_to_live: KNOWN_FOR,
+                // It was not asked for at all.
+                kind: RecordKind::Last,
+            };
+        }
         let Ok(question) = Name::from_str_relaxed(name) else {
             return Outcome::Failed("it is not a host name".into());
         };
@@ -126,8 +137,10 @@ impl Lookup {
         };
         let services = || {
             data.iter().filter_map(|data| match data {
-                // "." says that the service is not offered.
-                RData::SRV(service) if !service.target.is_root() => Some(service),
+                // "." says that the service is not offered; nobody can connect to port 0.
+                RData::SRV(service) if !service.target.is_root() && service.port > 0 => {
+                    Some(service)
+                }
                 _ => None,
             })
         };

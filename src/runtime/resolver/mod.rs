@@ -23,9 +23,11 @@ use tokio::sync::mpsc;
 mod hosts;
 mod keeper;
 mod lookup;
+mod system_files;
 
 use hosts::Hosts;
 use lookup::Lookup;
+use system_files::SystemFiles;
 
 /// How names are resolved.
 #[derive(Debug, Clone)]
@@ -201,7 +203,11 @@ impl Resolver {
         let hosts = Arc::new(Hosts::read(&options.hosts_file));
         let lookup = Lookup::new(&options, Arc::clone(&hosts))?;
         let (arrivals, queue) = mpsc::unbounded_channel();
-        runtime.spawn(keeper::run(lookup, keeper::Times::from(&options), queue));
+        runtime.spawn(keeper::run(
+            lookup,
+            SystemFiles::watch(options, Arc::clone(&hosts)),
+            queue,
+        ));
         Ok(Arc::new(Self {
             names: Mutex::default(),
             hosts,
@@ -220,15 +226,10 @@ impl Resolver {
             names.retain(|_, name| name.strong_count() > 0);
         }
         let text: Arc<str> = text.into();
-        let (name, known) = match self.hosts.answer(&text) {
-            Some(answer) => (Arc::new(Name::new(Arc::clone(&text), answer)), true),
-            None => (
-                Arc::new(Name::new(Arc::clone(&text), Answer::Pending)),
-                false,
-            ),
-        };
+        let answer = self.hosts.answer(&text).unwrap_or(Answer::Pending);
+        let name = Arc::new(Name::new(Arc::clone(&text), answer));
         names.insert(text, Arc::downgrade(&name));
-        if !known && self.arrivals.send(Arc::downgrade(&name)).is_err() {
+        if self.arrivals.send(Arc::downgrade(&name)).is_err() {
             // Only while the process ends: the keeper's runtime is gone.
             name.publish(Answer::Failed("the resolver has stopped".into()));
         }
