@@ -135,6 +135,7 @@ fn serving() -> Arc<Serving> {
         client_idle_seconds: 65,
         tunnel_idle_seconds: None,
         client_requests_max: 10_000,
+        retry_percent: 20,
         upstream_pool: UpstreamPoolPlan {
             idle_per_peer_max: 512,
             requests_max: 10_000,

@@ -44,6 +44,7 @@ use crate::runtime::client::{Client, ClientOptions};
 use crate::runtime::link::{Linker, LinkerParts};
 use crate::runtime::live::Live;
 use crate::runtime::pipeline::Pipeline;
+use crate::runtime::probing;
 use crate::runtime::resolver::{RecordKind, Resolver, ResolverOptions};
 use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
@@ -96,6 +97,7 @@ impl Gateway {
         let resolver = Resolver::start(resolver_options(&settings.dns), runtime)
             .map_err(|reason| anyhow!("names cannot be resolved: {reason}"))?;
         let client = Client::new(Arc::clone(&resolver), ClientOptions::default());
+        probing::start(&live, runtime);
         let first = empty_snapshot(&settings, &files)?;
         let snapshots = Arc::new(ArcSwap::from_pointee(first.clone()));
         let selection = &settings.general.plugins;

@@ -16,7 +16,7 @@ use crate::admin::node::{
     AddressHealth, BoundListener, ClusterHealth, EndpointHealth, Identity, Node, Traffic,
 };
 use crate::admin::state::VERSION;
-use crate::plugins::kong::prometheus::{self, HealthState, NodeFacts, TargetHealth};
+use crate::plugins::kong::prometheus::{self, HealthChanges, HealthState, NodeFacts, TargetHealth};
 use crate::runtime::cluster::{Cluster, EndpointView};
 use crate::runtime::live::Live;
 use crate::runtime::node::NodePart;
@@ -140,6 +140,7 @@ impl Node for Process {
             version: VERSION,
             datastore_reachable: true,
             timers: self.timers(),
+            health_changes: self.health_changes(),
         };
         let mut page = prometheus::expose(&self.live, &facts, || self.target_health());
         for part in self.live.node().parts() {
@@ -231,6 +232,24 @@ impl Levels {
 }
 
 impl Process {
+    /// What happened to the clusters that something checks.
+    fn health_changes(&self) -> Vec<HealthChanges> {
+        let snapshot = self.snapshots.load();
+        let changes = |cluster: &Arc<Cluster>| {
+            let (to_healthy, to_unhealthy) = cluster.changes().counts();
+            HealthChanges {
+                upstream: cluster.plan.name.clone(),
+                to_healthy,
+                to_unhealthy,
+            }
+        };
+        let checked = snapshot.clusters.values();
+        checked
+            .filter(|cluster| cluster.plan.health.is_checked())
+            .map(changes)
+            .collect()
+    }
+
     /// Every address of every named cluster, for the metrics page.
     fn target_health(&self) -> Vec<TargetHealth> {
         let snapshot = self.snapshots.load();

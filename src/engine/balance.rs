@@ -8,9 +8,10 @@ use http::header::COOKIE;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::model::plan::HashInput;
-use crate::runtime::cluster::{Cluster, Picked};
+use crate::runtime::cluster::{Cluster, Outcome, Picked};
 use crate::runtime::exchange::{Exchange, ResponseField, Try, TryFailure};
 use crate::runtime::fault::{Blame, Fault, FaultKind, NoEndpoint};
+use crate::runtime::retry_budget::Suspects;
 use crate::runtime::snapshot::Forward;
 use crate::runtime::titled::TitledName;
 
@@ -29,10 +30,23 @@ pub(crate) async fn pick(
         // Whether it came in time or not: picking tells.
         let _ = Box::pin(pingora_timeout::timeout(limit, cluster.resolved())).await;
     }
-    let key = hash_key(exchange, cluster);
-    let picked = cluster
-        .pick(key, tried)
-        .map_err(|reason| no_endpoint(exchange, &reason))?;
+    let suspects = match tried.is_empty() && forward.plan.retries > 0 {
+        true => forward.retries.request(exchange.started),
+        false => Suspects::new(),
+    };
+    let avoided = if suspects.is_empty() {
+        tried
+    } else {
+        &suspects
+    };
+    let picked = match cluster.sticky_cookie() {
+        None => {
+            let key = hash_key(exchange, cluster);
+            cluster.pick(key, avoided)
+        }
+        Some((name, path)) => pick_sticky(exchange, cluster, (name, path), avoided),
+    };
+    let picked = picked.map_err(|reason| no_endpoint(exchange, &reason))?;
     let now = Instant::now();
     let forwarded = *exchange.timing.forwarded.get_or_insert(now);
     let began = if tried.is_empty() { forwarded } else { now };
@@ -51,6 +65,85 @@ pub(crate) fn give_up(exchange: &mut Exchange, code: u16) {
         attempt.failed = Some(TryFailure { code });
     }
 }
+
+/// Tells cluster and budget what came of the last try.
+pub(crate) fn report(exchange: &Exchange, forward: &Forward, picked: &Picked, outcome: Outcome) {
+    match outcome {
+        Outcome::Broken | Outcome::TimedOut => {
+            forward.retries.failed(picked.address, Instant::now());
+        }
+        Outcome::Answered(_) | Outcome::Connected => forward.retries.succeeded(picked.address),
+    }
+    if picked.is_tracked() {
+        let spent = exchange.started.elapsed();
+        let began = exchange.tries.last().map_or(spent, |attempt| attempt.began);
+        picked.report(outcome, spent.saturating_sub(began));
+    }
+}
+
+/// What a try that ended with this fault says of the endpoint.
+pub(crate) fn outcome_of(fault: &Fault) -> Outcome {
+    match fault.status {
+        StatusCode::GATEWAY_TIMEOUT => Outcome::TimedOut,
+        _ => Outcome::Broken,
+    }
+}
+
+/// May the exchange be tried once more, as far as number and budget of retries go? A yes is counted.
+pub(crate) fn may_try_again(exchange: &Exchange, forward: &Forward, tries: usize) -> bool {
+    if tries > usize::from(forward.plan.retries) {
+        return false;
+    }
+    let percent = exchange.snapshot.serving.plan.retry_percent;
+    let allowed = forward.retries.allows(percent, Instant::now());
+    if !allowed {
+        tracing::warn!(
+            request_id = %exchange.request_id,
+            upstream = &*forward.cluster.plan.name,
+            "not tried again: too many requests of this upstream are being retried"
+        );
+    }
+    allowed
+}
+
+/// Does an answer with this status count as a failed try of a request that may be sent twice?
+pub(crate) fn is_retried_status(forward: &Forward, status: StatusCode) -> bool {
+    forward.plan.retry_statuses.contains(&status.as_u16())
+}
+
+/// Follows the client's cookie, and sets one where that leads nowhere.
+fn pick_sticky(
+    exchange: &mut Exchange,
+    cluster: &Cluster,
+    (name, path): (&str, &str),
+    tried: &[SocketAddr],
+) -> Result<Picked, NoEndpoint> {
+    let sent = cookie(exchange, name);
+    let sent =
+        sent.and_then(|value| u64::from_str_radix(std::str::from_utf8(&value).ok()?, 16).ok());
+    let picked = cluster.pick(sent, tried)?;
+    // An earlier try of this exchange may have set one for an address that then failed.
+    if let Some(Stuck(stale)) = exchange.stashed::<Stuck>() {
+        let stale = stale.clone();
+        exchange
+            .response_fields
+            .retain(|field| field.value != stale);
+    }
+    if let Some(token) = picked.token
+        && sent != Some(token)
+        && let Ok(cookie) = HeaderValue::try_from(format!(
+            "{name}={token:016x}; Path={path}; SameSite=Lax; HttpOnly"
+        ))
+    {
+        exchange.stash(Stuck(cookie.clone()));
+        let field = ResponseField::beside(&SET_COOKIE, cookie);
+        exchange.response_fields.push(field);
+    }
+    Ok(picked)
+}
+
+/// The sticky cookie set for this exchange.
+struct Stuck(HeaderValue);
 
 fn no_endpoint(exchange: &mut Exchange, reason: &NoEndpoint) -> Fault {
     exchange.timing.forwarded.get_or_insert_with(Instant::now);
@@ -125,21 +218,21 @@ fn hash_of(exchange: &mut Exchange, input: &HashInput) -> Option<u64> {
     }
 }
 
+/// The value of a cookie that the client sent.
+fn cookie(exchange: &Exchange, name: &str) -> Option<Vec<u8>> {
+    let lines = exchange.request.headers.get_all(COOKIE);
+    lines.iter().find_map(|line| {
+        line.as_bytes().split(|b| *b == b';').find_map(|pair| {
+            let pair = pair.trim_ascii();
+            let rest = pair.strip_prefix(name.as_bytes())?;
+            rest.strip_prefix(b"=").map(<[u8]>::to_vec)
+        })
+    })
+}
+
 /// The cookie's value; without one a new value is made and set on the response.
 fn hash_of_cookie(exchange: &mut Exchange, name: &str, path: &str) -> u64 {
-    let value = exchange
-        .request
-        .headers
-        .get_all(COOKIE)
-        .iter()
-        .find_map(|line| {
-            line.as_bytes().split(|b| *b == b';').find_map(|pair| {
-                let pair = pair.trim_ascii();
-                let rest = pair.strip_prefix(name.as_bytes())?;
-                rest.strip_prefix(b"=").map(<[u8]>::to_vec)
-            })
-        });
-    if let Some(value) = value {
+    if let Some(value) = cookie(exchange, name) {
         return Cluster::hash(&value);
     }
     let already_set = exchange.stashed::<MadeCookie>().map(|made| made.0);

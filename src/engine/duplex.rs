@@ -10,8 +10,8 @@ use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::{ALPN, HttpPeer, Peer};
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 
-use crate::engine::connect;
 use crate::engine::forwarding::{self, Destination};
+use crate::engine::{balance, connect};
 use crate::model::plan::Protocol;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Blame, Fault, FaultKind};
@@ -141,14 +141,14 @@ fn kind_of(error: &Error, blame: Blame) -> FaultKind {
 }
 
 /// May a failed try be repeated? Never once a response has begun; after the request was written only for methods that
-/// may be sent twice.
+/// may be sent twice. A yes counts as a retry.
 pub(crate) fn may_retry(exchange: &Exchange, sent: bool) -> bool {
     let Some(forward) = exchange.forward() else {
         return false;
     };
-    let within_limit = exchange.tries.len() <= usize::from(forward.plan.retries);
     let method = forwarding::upstream_method(exchange);
-    within_limit && (!sent || crate::engine::exchange::is_idempotent(method))
+    (!sent || crate::engine::exchange::is_idempotent(method))
+        && balance::may_try_again(exchange, forward, exchange.tries.len())
 }
 
 /// How long an upgraded connection may stay silent.

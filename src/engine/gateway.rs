@@ -33,7 +33,7 @@ use crate::engine::log::AccessLog;
 use crate::engine::phases::{self, BodySource};
 use crate::engine::websocket::handshake;
 use crate::engine::{balance, duplex, heads, respond};
-use crate::runtime::cluster::Picked;
+use crate::runtime::cluster::{Outcome, Picked};
 use crate::runtime::connection::Connection;
 use crate::runtime::contract::Phases;
 use crate::runtime::exchange::{Exchange, RequestBody, ResponseSource};
@@ -112,6 +112,8 @@ pub(crate) struct RequestState {
     tried: SmallVec<[SocketAddr; 2]>,
     picked: Option<Picked>,
     sent: bool,
+    /// The current endpoint has answered.
+    reported: bool,
     /// Why the request cannot be proxied, when a hook found out.
     fault: Option<Fault>,
     /// What a step answers instead of the upstream.
@@ -137,6 +139,7 @@ impl ProxyHttp for Hooks {
             tried: SmallVec::new(),
             picked: None,
             sent: false,
+            reported: false,
             fault: None,
             instead: None,
             body_bytes: 0,
@@ -186,6 +189,7 @@ impl ProxyHttp for Hooks {
         };
         let forward = &forward;
         ctx.sent = false;
+        ctx.reported = false;
         ctx.body_bytes = 0;
         let picked = match balance::pick(exchange, forward, &ctx.tried).await {
             Ok(picked) => picked,
@@ -289,8 +293,24 @@ impl ProxyHttp for Hooks {
         let Some(exchange) = ctx.exchange.as_deref_mut() else {
             return Ok(());
         };
+        let status = upstream_response.status;
+        if let (Some(forward), Some(picked)) = (exchange.forward(), &ctx.picked) {
+            let outcome = Outcome::Answered(status.as_u16());
+            balance::report(exchange, forward, picked, outcome);
+            ctx.reported = true;
+            if balance::is_retried_status(forward, status)
+                && !session.as_ref().retry_buffer_truncated()
+                && duplex::may_retry(exchange, true)
+            {
+                balance::give_up(exchange, status.as_u16());
+                let code = ErrorType::HTTPStatus(status.as_u16());
+                let mut again = Error::explain(code, "an answer that is not passed on");
+                again.set_retry(true);
+                return Err(again);
+            }
+        }
         exchange.timing.answered = Some(Instant::now());
-        exchange.upstream_status = upstream_response.status.as_u16();
+        exchange.upstream_status = status.as_u16();
         exchange.response_source = ResponseSource::Upstream;
         heads::drop_hop_by_hop(upstream_response, switching);
         if phases::takes_part(exchange, Phases::RESPONSE_HEAD)
@@ -374,7 +394,7 @@ impl ProxyHttp for Hooks {
         ctx: &mut Self::CTX,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        retry_if_allowed(ctx, &mut e, false);
+        retry_if_allowed(ctx, &mut e, false, true);
         e
     }
 
@@ -387,6 +407,12 @@ impl ProxyHttp for Hooks {
         client_reused: bool,
     ) -> Box<Error> {
         let mut e = e.more_context(format!("upstream {}", duplex::describe(peer)));
+        if ctx.reported {
+            // It has answered, and whether that is to be tried again was decided then.
+            let again = matches!(e.etype(), ErrorType::HTTPStatus(_)) && e.retry();
+            e.set_retry(again && session.response_written().is_none());
+            return e;
+        }
         let replayable = !session.as_ref().retry_buffer_truncated();
         let untouched = session.response_written().is_none();
         e.retry
@@ -398,8 +424,8 @@ impl ProxyHttp for Hooks {
             });
             e.set_retry(idempotent);
             ctx.tried.pop();
-        } else if replayable && untouched {
-            retry_if_allowed(ctx, &mut e, ctx.sent);
+        } else {
+            retry_if_allowed(ctx, &mut e, ctx.sent, replayable && untouched);
         }
         e
     }
@@ -718,16 +744,23 @@ fn join_cookies(request: &mut RequestHeader) {
 }
 
 /// Lets Pingora try the next endpoint, where the rules allow.
-fn retry_if_allowed(ctx: &mut RequestState, error: &mut Error, sent: bool) {
+fn retry_if_allowed(ctx: &mut RequestState, error: &mut Error, sent: bool, replayable: bool) {
     let Some(exchange) = ctx.exchange.as_deref_mut() else {
         return;
     };
     let client = *error.esource() == pingora_error::ErrorSource::Downstream;
     let settled = ctx.fault.is_some() || ctx.instead.is_some();
-    if client || settled || !duplex::may_retry(exchange, sent) {
+    let fault = duplex::fault(error);
+    if fault.blame == Blame::Upstream
+        && !settled
+        && let (Some(forward), Some(picked)) = (exchange.forward(), &ctx.picked)
+    {
+        balance::report(exchange, forward, picked, balance::outcome_of(&fault));
+    }
+    if client || settled || !replayable || !duplex::may_retry(exchange, sent) {
         error.set_retry(false);
         return;
     }
-    balance::give_up(exchange, duplex::fault(error).status.as_u16());
+    balance::give_up(exchange, fault.status.as_u16());
     error.set_retry(true);
 }

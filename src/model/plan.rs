@@ -235,6 +235,8 @@ pub struct ForwardPlan {
     pub path: Arc<str>,
     /// Further attempts after the first one failed; 0 disables.
     pub retries: u16,
+    /// Statuses of answers that count as a failed attempt, for requests that may be sent twice.
+    pub retry_statuses: Vec<u16>,
     pub connect_timeout_ms: u32,
     pub read_timeout_ms: u32,
     pub write_timeout_ms: u32,

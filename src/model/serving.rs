@@ -26,6 +26,8 @@ pub struct ServingPlan {
     pub tunnel_idle_seconds: Option<u64>,
     /// Requests on one client connection; 0 is unlimited.
     pub client_requests_max: u32,
+    /// Share of a forward's requests that may be tried again, in per cent; 100 is no limit.
+    pub retry_percent: u8,
     pub upstream_pool: UpstreamPoolPlan,
     pub headers: GatewayHeadersPlan,
     /// Media type of error bodies when the client names none.

@@ -151,6 +151,7 @@ impl World {
                 port: 80,
                 path: "/".into(),
                 retries: 5,
+                retry_statuses: Vec::new(),
                 connect_timeout_ms: 60_000,
                 read_timeout_ms: 60_000,
                 write_timeout_ms: 60_000,
@@ -159,6 +160,7 @@ impl World {
                 description: r#"{"name":"shop"}"#.into(),
             }),
             cluster: cluster(id("cluster")),
+            retries: Arc::default(),
             tls: None,
         };
         let route = Route {
@@ -442,6 +444,7 @@ fn serving() -> ServingPlan {
         client_idle_seconds: 65,
         tunnel_idle_seconds: None,
         client_requests_max: 10_000,
+        retry_percent: 20,
         upstream_pool: UpstreamPoolPlan {
             idle_per_peer_max: 512,
             requests_max: 10_000,

@@ -23,6 +23,7 @@ use crate::runtime::contract::{LinkContext, LinkPlugin, PluginEntry, Renderer};
 use crate::runtime::live::Live;
 use crate::runtime::pipeline::{Instance, Pipeline, Ranked, Step};
 use crate::runtime::resolver::Resolver;
+use crate::runtime::retry_budget::RetryBudget;
 use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
@@ -150,6 +151,12 @@ impl Linker {
         self.snapshot.renderer = renderer;
         let mut findings = Vec::new();
         let mut stale_routes = AHashSet::new();
+        for cluster in self.clusters.values() {
+            if let Err(error) = cluster.link_probes(&self.snapshot.serving, &self.live) {
+                let subject = format!("cluster \"{}\"", cluster.plan.name);
+                findings.push(unlinkable(subject, error));
+            }
+        }
         for id in self.forwards.keys().copied().collect::<Vec<_>>() {
             self.link_forward(&id, &mut findings);
             stale_routes.extend(self.routes_of_forward.get(&id).into_iter().flatten());
@@ -176,6 +183,10 @@ impl Linker {
     ) {
         let linked = edit.and_then(|plan| {
             Cluster::link(Arc::clone(plan), &self.live, &self.resolver)
+                .and_then(|cluster| {
+                    cluster.link_probes(&self.snapshot.serving, &self.live)?;
+                    Ok(cluster)
+                })
                 .map_err(|error| {
                     findings.push(unlinkable(format!("cluster \"{}\"", plan.name), error))
                 })
@@ -238,6 +249,7 @@ impl Linker {
         };
         let forward = Arc::new(Forward {
             cluster: Arc::clone(cluster),
+            retries: self.live.keep(plan.id.to_string(), RetryBudget::default),
             tls,
             plan,
         });

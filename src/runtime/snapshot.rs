@@ -13,6 +13,7 @@ use crate::runtime::cluster::Cluster;
 use crate::runtime::contract::{LinkContext, Renderer};
 use crate::runtime::directory::Directory;
 use crate::runtime::pipeline::Pipeline;
+use crate::runtime::retry_budget::RetryBudget;
 use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
 use crate::runtime::slots::Slots;
@@ -60,6 +61,8 @@ pub struct Route {
 pub struct Forward {
     pub plan: Arc<ForwardPlan>,
     pub cluster: Arc<Cluster>,
+    /// Counts tries beyond the first.
+    pub retries: Arc<RetryBudget>,
     /// Present when the forward's protocol runs in TLS.
     pub tls: Option<Arc<UpstreamTls>>,
 }
@@ -149,7 +152,14 @@ impl Forward {
             )?),
         };
         let cluster = Cluster::link(cluster, context.live, context.resolver)?;
-        Ok(Arc::new(Self { plan, cluster, tls }))
+        cluster.link_probes(context.serving, context.live)?;
+        let retries = context.live.keep(plan.id.to_string(), RetryBudget::default);
+        Ok(Arc::new(Self {
+            plan,
+            cluster,
+            retries,
+            tls,
+        }))
     }
 }
 

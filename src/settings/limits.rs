@@ -25,5 +25,8 @@ keys! {
         /// How long a WebSocket may be silent in both directions before it is closed, instead of its service's
         /// `read_timeout`. 0 is no limit.
         tunnel_idle_timeout: Option<Seconds> = "" => reloads();
+        /// Share of a service's requests that may be tried again after a failure, in per cent, counted over ten seconds.
+        /// A hundred retries in ten seconds are always allowed. 100 is no limit.
+        upstream_retry_budget: Count<0, 100> = "20" => reloads();
     }
 }

@@ -17,6 +17,7 @@ mod admin_requests;
 mod administrators;
 mod application;
 mod authentication;
+mod balancing;
 mod declarative;
 mod durability;
 mod failures;

@@ -30,6 +30,7 @@ use crate::engine::forwarding::{self, BodyFraming, Destination};
 use crate::engine::websocket::opening;
 use crate::engine::{connect, heads, phases};
 use crate::model::plan::Protocol;
+use crate::runtime::cluster::{Outcome, Picked};
 use crate::runtime::contract::Phases;
 use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, FaultKind, LocalResponse};
@@ -59,6 +60,8 @@ enum Failure {
 
 /// A response whose head has been read.
 struct Answered {
+    /// In progress until the answer has been passed on.
+    picked: Option<Picked>,
     connection: UpstreamConnection,
     key: PoolKey,
     head: Box<ResponseHeader>,
@@ -161,13 +164,35 @@ impl ExchangeDriver {
                 forwarding::note_target(exchange, &destination);
             }
             match self.attempt(client, exchange, &destination, &body).await {
-                Ok(answered) => return Ok(answered),
-                Err(Failure::Fault { fault, retry: true })
-                    if tried.len() <= usize::from(forward.plan.retries) =>
-                {
+                Ok(mut answered) => {
+                    let status = answered.head.status;
+                    balance::report(
+                        exchange,
+                        forward,
+                        &picked,
+                        Outcome::Answered(status.as_u16()),
+                    );
+                    if balance::is_retried_status(forward, status)
+                        && is_idempotent(forwarding::upstream_method(exchange))
+                        && balance::may_try_again(exchange, forward, tried.len())
+                    {
+                        balance::give_up(exchange, status.as_u16());
+                        continue;
+                    }
+                    answered.picked = Some(picked);
+                    return Ok(answered);
+                }
+                Err(Failure::Fault { fault, retry }) => {
+                    balance::report(exchange, forward, &picked, balance::outcome_of(&fault));
+                    if !retry || !balance::may_try_again(exchange, forward, tried.len()) {
+                        return Err(Failure::Fault {
+                            fault,
+                            retry: false,
+                        });
+                    }
                     balance::give_up(exchange, fault.status.as_u16());
                 }
-                Err(failure) => return Err(failure),
+                Err(left @ Failure::ClientLeft) => return Err(left),
             }
         }
     }
@@ -203,6 +228,7 @@ impl ExchangeDriver {
             match outcome {
                 Ok(head) => {
                     return Ok(Answered {
+                        picked: None,
                         connection,
                         key,
                         head,
@@ -309,6 +335,7 @@ impl ExchangeDriver {
         answered: Answered,
     ) -> Result<(), Box<LocalResponse>> {
         let Answered {
+            picked: _in_progress,
             mut connection,
             key,
             mut head,

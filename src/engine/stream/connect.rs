@@ -17,6 +17,7 @@ use crate::model::route::split_port;
 use crate::runtime::cluster::{Cluster, Outcome, Picked};
 use crate::runtime::exchange::{Try, TryFailure};
 use crate::runtime::fault::NoEndpoint;
+use crate::runtime::retry_budget::Suspects;
 use crate::runtime::session::{Closing, Session};
 use crate::runtime::snapshot::{Forward, Route};
 
@@ -46,6 +47,7 @@ pub(super) async fn connect(
         let (outcome, cause) = match tokio::time::timeout(limit, opening).await {
             Ok(Ok(channel)) => {
                 picked.report(Outcome::Connected, began.elapsed());
+                forward.retries.succeeded(picked.address);
                 return Ok(Connected {
                     channel,
                     _picked: picked,
@@ -55,8 +57,12 @@ pub(super) async fn connect(
             Err(_) => (Outcome::TimedOut, "connecting timed out".to_owned()),
         };
         picked.report(outcome, began.elapsed());
+        forward.retries.failed(picked.address, Instant::now());
         let cause = format!("upstream {}: {cause}", picked.address);
-        if tried.len() > usize::from(forward.plan.retries) {
+        let percent = session.serving.plan.retry_percent;
+        if tried.len() > usize::from(forward.plan.retries)
+            || !forward.retries.allows(percent, Instant::now())
+        {
             return Err(Closing::new(StatusCode::BAD_GATEWAY, cause));
         }
         tracing::warn!(client = %session.connection.peer, "{cause}, trying another");
@@ -83,8 +89,17 @@ async fn pick(
             .or_else(|| hash_of(session, fallback))
             .unwrap_or_else(|| Cluster::hash(b""))
     });
+    let suspects = match tried.is_empty() && forward.plan.retries > 0 {
+        true => forward.retries.request(session.started),
+        false => Suspects::new(),
+    };
+    let avoided = if suspects.is_empty() {
+        tried
+    } else {
+        &suspects
+    };
     let picked = cluster
-        .pick(key, tried)
+        .pick(key, avoided)
         .map_err(|reason| no_endpoint(&reason))?;
     let now = Instant::now();
     let forwarded = *session.forwarded.get_or_insert(now);

@@ -220,6 +220,7 @@ impl Setup {
             port: 80,
             path: "/".into(),
             retries: 5,
+            retry_statuses: Vec::new(),
             connect_timeout_ms: 5_000,
             read_timeout_ms: u32::try_from(self.read_timeout.as_millis()).unwrap(),
             write_timeout_ms: 5_000,
@@ -292,6 +293,7 @@ fn serving(held_bytes_max: usize) -> ServingPlan {
         client_idle_seconds: 60,
         tunnel_idle_seconds: None,
         client_requests_max: 10_000,
+        retry_percent: 20,
         upstream_pool: UpstreamPoolPlan {
             idle_per_peer_max: 16,
             requests_max: 1000,

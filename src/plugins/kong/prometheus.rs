@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-pub use page::{CONTENT_TYPE, HealthState, NodeFacts, TargetHealth, expose};
+pub use page::{CONTENT_TYPE, HealthChanges, HealthState, NodeFacts, TargetHealth, expose};
 use series::Metrics;
 
 use crate::config_record;

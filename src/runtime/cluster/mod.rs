@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -26,6 +26,8 @@ use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, HashInput, Prob
 use crate::runtime::fault::NoEndpoint;
 use crate::runtime::live::Live;
 use crate::runtime::resolver::{Answer, Name, Resolver, Watcher};
+use crate::runtime::serving::Serving;
+use crate::runtime::upstream_tls::UpstreamTls;
 
 mod attention;
 mod average;
@@ -40,7 +42,7 @@ mod sticky;
 mod table;
 mod vitals;
 
-pub use attention::Attention;
+pub use attention::{Attention, Calls};
 pub use endpoint::Endpoint;
 pub use health::Outcome;
 pub use picked::Picked;
@@ -62,6 +64,8 @@ pub struct Cluster {
     rules: Arc<Rules>,
     /// Statuses of probes' answers, where they have some.
     probe_statuses: Option<Statuses>,
+    /// What TLS of probes is made with; set by [`Cluster::link_probes`].
+    probe_tls: ArcSwapOption<UpstreamTls>,
     /// Whom to tell of new addresses; only for clusters that probes look after, or did.
     attention: Option<Arc<Attention>>,
     /// Where the addresses of the plan's endpoints come from, in the plan's order.
@@ -153,6 +157,9 @@ impl Cluster {
         // Those who looked after it must hear that nobody should any more.
         let was_probed = state.probed.fetch_or(is_probed, Ordering::Relaxed);
         let attention = (is_probed || was_probed).then(|| Attention::of(live));
+        if let Some(attention) = &attention {
+            state.known.changes().tell(plan.id, attention);
+        }
         let probe_statuses = plan
             .health
             .probe
@@ -165,6 +172,7 @@ impl Cluster {
             me: Weak::clone(me),
             rules: Arc::new(Rules::of(&plan)),
             probe_statuses,
+            probe_tls: ArcSwapOption::empty(),
             attention,
             sources,
             state,
@@ -310,6 +318,25 @@ impl Cluster {
             }
         }
         found
+    }
+
+    /// Makes what probes over TLS need; to be called after linking, and when trust or the certificate that stands in
+    /// for a missing one changed. The error says what is wrong with the TLS settings.
+    pub fn link_probes(&self, serving: &Serving, live: &Live) -> Result<(), String> {
+        let probe = self.plan.health.probe.as_ref();
+        let Some(plan) = probe.and_then(|probe| probe.tls.as_ref()) else {
+            return Ok(());
+        };
+        let inherited = self.plan.client_certificate.as_ref();
+        let inherited = inherited.or(serving.plan.client_certificate.as_ref());
+        let tls = UpstreamTls::link(&plan.tls, inherited, &serving.trust, live)?;
+        self.probe_tls.store(Some(tls));
+        Ok(())
+    }
+
+    /// TLS of probes, once it was linked.
+    pub fn probe_tls(&self) -> Option<Arc<UpstreamTls>> {
+        self.probe_tls.load_full()
     }
 
     /// A probe of one of its addresses has ended so.

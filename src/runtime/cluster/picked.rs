@@ -142,6 +142,11 @@ impl Picked {
         }
     }
 
+    /// Does anybody want to know what came of the try?
+    pub fn is_tracked(&self) -> bool {
+        self.tracked.is_some()
+    }
+
     /// Tells what came of the try, `after` it began. Once for each try, as soon as it is known; a client that left
     /// says nothing of the upstream.
     pub fn report(&self, outcome: Outcome, after: Duration) {

@@ -254,7 +254,7 @@ fn append(
             let vitals = if plan.named {
                 known.keep(socket, &endpoint.host)
             } else {
-                Arc::new(Vitals::new(socket, known.changes()))
+                Vitals::new(socket, known.changes())
             };
             vitals.set_endpoint(&endpoint_here);
             Some(Address {

@@ -5,13 +5,15 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use crate::model::plan::Thresholds;
+use crate::runtime::cluster::attention::Attention;
 use crate::runtime::cluster::average::Average;
 use crate::runtime::cluster::endpoint::Endpoint;
 use crate::runtime::cluster::health::{Counters, Sign};
@@ -22,7 +24,6 @@ const KEPT_FOR: Duration = Duration::from_secs(300);
 const GONE_MAX: usize = 4096;
 
 /// What is known of one address of a cluster.
-#[derive(Debug)]
 pub struct Vitals {
     pub address: SocketAddr,
     /// Healthy, as far as anybody has found out.
@@ -42,14 +43,19 @@ pub struct Vitals {
     present: AtomicBool,
     /// Does a prober look after it?
     probed: AtomicBool,
+    /// The number of the newest appointment for a probe.
+    appointment: AtomicU32,
     changes: Arc<Changes>,
+    me: Weak<Self>,
 }
 
 /// Changes of health of a cluster's addresses since the start.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Changes {
     to_healthy: AtomicU64,
     to_unhealthy: AtomicU64,
+    /// The cluster, and whom to tell of its changes, where it is probed.
+    listener: OnceLock<(Uuid, Arc<Attention>)>,
 }
 
 impl Changes {
@@ -61,6 +67,12 @@ impl Changes {
         )
     }
 
+    /// Tells of changes from now on.
+    pub(super) fn tell(&self, cluster: Uuid, attention: &Arc<Attention>) {
+        // The same for the whole life of the cluster.
+        let _ = self.listener.set((cluster, Arc::clone(attention)));
+    }
+
     /// Grows with each change.
     pub(super) fn generation(&self) -> u64 {
         let (up, down) = self.counts();
@@ -69,8 +81,9 @@ impl Changes {
 }
 
 impl Vitals {
-    pub(super) fn new(address: SocketAddr, changes: &Arc<Changes>) -> Self {
-        Self {
+    pub(super) fn new(address: SocketAddr, changes: &Arc<Changes>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             address,
             healthy: AtomicBool::new(true),
             counting: AtomicBool::new(false),
@@ -81,8 +94,9 @@ impl Vitals {
             endpoint: Mutex::default(),
             present: AtomicBool::new(true),
             probed: AtomicBool::new(false),
+            appointment: AtomicU32::new(0),
             changes: Arc::clone(changes),
-        }
+        })
     }
 
     /// May the address be picked?
@@ -150,6 +164,17 @@ impl Vitals {
             false => &self.changes.to_unhealthy,
         };
         count.fetch_add(1, Relaxed);
+        if let Some((_, attention)) = self.changes.listener.get()
+            && let Some(me) = self.me.upgrade()
+        {
+            attention.changed(me);
+        }
+    }
+
+    /// The cluster it belongs to, if that is probed; nil otherwise.
+    pub fn cluster(&self) -> Uuid {
+        let listener = self.changes.listener.get();
+        listener.map_or(Uuid::nil(), |(cluster, _)| *cluster)
     }
 
     pub(super) fn began(&self) {
@@ -200,9 +225,33 @@ impl Vitals {
         !self.probed.swap(true, Relaxed)
     }
 
+    /// Does somebody probe it?
+    pub fn is_probed(&self) -> bool {
+        self.probed.load(Relaxed)
+    }
+
+    /// The number of a new appointment; earlier ones lapse.
+    pub fn next_appointment(&self) -> u32 {
+        self.appointment.fetch_add(1, Relaxed).wrapping_add(1)
+    }
+
+    /// Is this the number of the newest appointment?
+    pub fn is_appointment(&self, number: u32) -> bool {
+        self.appointment.load(Relaxed) == number
+    }
+
     /// The one who probes it stops.
     pub fn release_probing(&self) {
         self.probed.store(false, Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Vitals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vitals")
+            .field("address", &self.address)
+            .field("healthy", &self.is_healthy())
+            .finish_non_exhaustive()
     }
 }
 
@@ -227,7 +276,7 @@ impl Known {
         let entry = entries
             .entry((address, Arc::clone(host)))
             .or_insert_with(|| Entry {
-                vitals: Arc::new(Vitals::new(address, &self.changes)),
+                vitals: Vitals::new(address, &self.changes),
                 gone_since: None,
             });
         Arc::clone(&entry.vitals)

@@ -7,6 +7,7 @@ mod certificates;
 mod client;
 mod daemons;
 mod gateway;
+mod names;
 mod origin;
 mod programs;
 
@@ -17,6 +18,7 @@ pub(crate) use certificates::{Authority, Pair};
 pub(crate) use client::{Client, Request, Response, tls_stream};
 pub(crate) use daemons::Daemon;
 pub(crate) use gateway::{Gateway, GatewayBuilder};
+pub(crate) use names::NameServer;
 pub(crate) use origin::{Origin, Reply};
 pub(crate) use programs::{NginxOrigin, Program, curl, python_client};
 

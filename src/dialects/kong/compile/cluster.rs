@@ -6,10 +6,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::certificate::{client_certificate, subject, unreadable};
+use super::health::health_plan;
 use crate::dialects::kong::entities::{EntityKind, Target, Upstream};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::Diagnostic;
-use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, HashInput, HealthPlan};
+use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, HashInput};
 use crate::model::schema::Host;
 
 /// Edits of clusters: `None` for those that are gone.
@@ -91,7 +92,7 @@ fn cluster(set: &EntitySet, row: &Row) -> Result<ClusterPlan, Diagnostic> {
         id: row.id,
         endpoints,
         balance: balance(row, &upstream)?,
-        health: HealthPlan::default(),
+        health: health_plan(&upstream.healthchecks),
         host_header: upstream.host_header.map(Arc::from),
         use_srv_name: upstream.use_srv_name.unwrap_or(false),
         client_certificate: client_certificate(set, upstream.client_certificate)?,
@@ -127,12 +128,31 @@ fn balance(row: &Row, upstream: &Upstream) -> Result<BalancePlan, Diagnostic> {
                 ],
             )?,
         }),
+        ("least-connections", _) => Ok(BalancePlan::LeastConnections),
+        ("latency", _) => Ok(BalancePlan::Latency),
+        ("sticky-sessions", _) => Ok(BalancePlan::Sticky {
+            cookie: upstream
+                .sticky_sessions_cookie
+                .as_deref()
+                .map(Arc::from)
+                .ok_or_else(|| {
+                    Diagnostic::error(
+                        "missing-sticky-cookie",
+                        subject(row),
+                        "algorithm 'sticky-sessions' has no 'sticky_sessions_cookie'",
+                    )
+                })?,
+            path: upstream
+                .sticky_sessions_cookie_path
+                .as_deref()
+                .unwrap_or(COOKIE_PATH)
+                .into(),
+        }),
         (algorithm, _) => Err(Diagnostic::error(
-            "unsupported-algorithm",
+            "unknown-algorithm",
             subject(row),
-            format!("algorithm '{algorithm}' is not supported by this version"),
-        )
-        .with_hint("use 'round-robin' or 'consistent-hashing'")),
+            format!("unknown algorithm '{algorithm}'"),
+        )),
     }
 }
 
@@ -343,11 +363,46 @@ mod tests {
     }
 
     #[test]
+    fn knows_every_algorithm() {
+        let sticky = BalancePlan::Sticky {
+            cookie: "c".into(),
+            path: "/p".into(),
+        };
+        let cases = [
+            (json!({}), BalancePlan::RoundRobin),
+            (
+                json!({"algorithm": "consistent-hashing"}),
+                BalancePlan::RoundRobin,
+            ),
+            (
+                json!({"algorithm": "least-connections"}),
+                BalancePlan::LeastConnections,
+            ),
+            (json!({"algorithm": "latency"}), BalancePlan::Latency),
+            (
+                json!({
+                    "algorithm": "sticky-sessions", "sticky_sessions_cookie": "c",
+                    "sticky_sessions_cookie_path": "/p",
+                }),
+                sticky,
+            ),
+        ];
+        for (extra, expected) in cases {
+            let mut set = EntitySet::new();
+            let fields = upstream("u.test", extra);
+            put(&mut set, EntityKind::Upstream, "u", fields);
+            let (edits, findings) = compile_clusters(&set, &difference(&set));
+            assert_eq!(findings, []);
+            assert_eq!(edits[&id("u")].clone().unwrap().balance, expected);
+        }
+    }
+
+    #[test]
     fn refuses_what_it_cannot_do() {
         let cases = [
             (
-                json!({"algorithm": "least-connections"}),
-                "unsupported-algorithm",
+                json!({"algorithm": "sticky-sessions"}),
+                "missing-sticky-cookie",
             ),
             (
                 json!({"algorithm": "consistent-hashing", "hash_on": "header"}),

@@ -160,6 +160,7 @@ fn forward(
         port: service.port,
         path: service.path.as_deref().unwrap_or("/").into(),
         retries: u16::try_from(service.retries.unwrap_or(RETRIES)).unwrap_or(u16::MAX),
+        retry_statuses: Vec::new(),
         connect_timeout_ms: service.connect_timeout.unwrap_or(TIMEOUT_MS),
         read_timeout_ms: service.read_timeout.unwrap_or(TIMEOUT_MS),
         write_timeout_ms: service.write_timeout.unwrap_or(TIMEOUT_MS),

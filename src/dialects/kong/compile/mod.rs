@@ -22,6 +22,7 @@ pub mod certificate;
 mod changes;
 pub mod cluster;
 pub mod forward;
+mod health;
 pub mod pipeline;
 pub mod principal;
 pub mod route;

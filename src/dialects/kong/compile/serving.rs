@@ -46,6 +46,7 @@ pub fn compile_serving(settings: &Settings, files: &ServingFiles, product: &str)
             idle => idle.as_secs().max(1),
         }),
         client_requests_max: u32::try_from(limits.keepalive_requests.0).unwrap_or(u32::MAX),
+        retry_percent: u8::try_from(limits.upstream_retry_budget.0).unwrap_or(u8::MAX),
         upstream_pool: UpstreamPoolPlan {
             idle_per_peer_max: limits.upstream_keepalive_pool_size.as_usize(),
             requests_max: u32::try_from(limits.upstream_keepalive_max_requests.0)

@@ -572,33 +572,30 @@ fn algorithm_and_hash_follow_each_other() {
 }
 
 #[test]
-fn upstreams_refuse_what_would_be_ignored() {
+fn upstreams_take_every_algorithm_and_check() {
     let mut world = World::new();
-    let mut upstream = |extra: (&str, Value), errors| {
-        let mut given = json!({"name": "u"});
-        given[extra.0] = extra.1;
-        refused(&mut world, EntityKind::Upstream, given, errors);
-    };
-    upstream(
-        ("algorithm", json!("latency")),
+    for algorithm in ["least-connections", "latency", "sticky-sessions"] {
+        let given = json!({
+            "name": algorithm, "algorithm": algorithm, "sticky_sessions_cookie": "c",
+            "healthchecks": {
+                "active": {"type": "grpcs", "healthy": {"interval": 5.5}},
+                "passive": {"type": "tcp", "unhealthy": {"timeouts": 1}},
+                "threshold": 50.5,
+            },
+        });
+        let row = world.create(EntityKind::Upstream, given).unwrap();
+        let upstream: Upstream = row.parse().unwrap();
+        assert_eq!(upstream.algorithm, algorithm);
+        assert_eq!(upstream.sticky_sessions_cookie_path.as_deref(), Some("/"));
+    }
+    refused(
+        &mut world,
+        EntityKind::Upstream,
+        json!({"name": "u", "algorithm": "sticky-sessions"}),
         json!({
-            "algorithm": "'latency' is not supported by this version, use round-robin or consistent-hashing",
+            "@entity": ["failed conditional validation given value of field 'algorithm'"],
+            "sticky_sessions_cookie": "required field missing",
         }),
-    );
-    let off = "health checks are not supported by this version, use 0";
-    upstream(
-        (
-            "healthchecks",
-            json!({"active": {"healthy": {"interval": 5}}, "threshold": 50}),
-        ),
-        json!({"healthchecks": {"active": {"healthy": {"interval": off}}, "threshold": off}}),
-    );
-    upstream(
-        (
-            "healthchecks",
-            json!({"passive": {"unhealthy": {"timeouts": 1}}}),
-        ),
-        json!({"healthchecks": {"passive": {"unhealthy": {"timeouts": off}}}}),
     );
 }
 

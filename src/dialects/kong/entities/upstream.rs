@@ -8,8 +8,7 @@ use uuid::Uuid;
 use super::{EntityDefinition, EntityKind, OnDelete, Reference, RouterFlavor};
 use crate::config_record;
 use crate::model::schema::{
-    Field, FieldErrors, Record, any, array, conditional, distinct, integer, number, parse_address,
-    string,
+    Field, Record, any, array, conditional, distinct, integer, number, parse_address, string,
 };
 
 config_record! {
@@ -128,7 +127,7 @@ config_record! {
         name: String = string().required().unique().validated_by(check_name),
         /// How a target is chosen.
         algorithm: String = string().required().default("round-robin")
-            .one_of(&["consistent-hashing", "least-connections", "round-robin", "latency"]),
+            .one_of(&["consistent-hashing", "least-connections", "round-robin", "latency", "sticky-sessions"]),
         /// What is hashed.
         hash_on: String = hash_input(),
         /// What is hashed when the first has no value.
@@ -149,6 +148,10 @@ config_record! {
         hash_on_uri_capture: Option<String> = plain_name(),
         /// The capture of the route's path for a fallback of `uri_capture`.
         hash_fallback_uri_capture: Option<String> = plain_name(),
+        /// The cookie of `sticky-sessions`, which keeps a client at one target.
+        sticky_sessions_cookie: Option<String> = cookie_name(),
+        /// The path of that cookie.
+        sticky_sessions_cookie_path: Option<String> = path().default("/"),
         /// Slots on the ring of consistent hashing.
         slots: u32 = integer().required().default(10000).between(10, 65536),
         /// How the health of targets is found out.
@@ -216,48 +219,7 @@ pub(super) fn definition(_: RouterFlavor) -> EntityDefinition {
         Some("upstreams"),
     );
     definition.complete = Some(|upstream, given, _| settle_algorithm(upstream, given.fields));
-    definition.verify = Some(|_, upstream, _| check_supported(upstream));
     definition
-}
-
-/// Fields that ask for health checks; zero is off. The other fields of health checks say nothing without these.
-const HEALTH_CHECK_SWITCHES: &[&str] = &[
-    "healthchecks.active.healthy.interval",
-    "healthchecks.active.unhealthy.interval",
-    "healthchecks.passive.unhealthy.tcp_failures",
-    "healthchecks.passive.unhealthy.timeouts",
-    "healthchecks.passive.unhealthy.http_failures",
-    "healthchecks.threshold",
-];
-
-/// Refuses what would be accepted and then ignored.
-fn check_supported(upstream: &Map<String, Value>) -> FieldErrors {
-    let mut errors = FieldErrors::new();
-    if let Some(algorithm @ ("least-connections" | "latency")) =
-        upstream.get("algorithm").and_then(Value::as_str)
-    {
-        errors.add(
-            "algorithm",
-            format!(
-                "'{algorithm}' is not supported by this version, use round-robin or consistent-hashing"
-            ),
-        );
-    }
-    for path in HEALTH_CHECK_SWITCHES {
-        let mut steps = path.split('.');
-        let first = steps.next().and_then(|step| upstream.get(step));
-        let value = steps.fold(first, |value, step| value?.get(step));
-        if value
-            .and_then(Value::as_f64)
-            .is_some_and(|value| value != 0.0)
-        {
-            errors.add(
-                path,
-                "health checks are not supported by this version, use 0",
-            );
-        }
-    }
-    errors
 }
 
 fn with_checks(mut schema: Record) -> Record {
@@ -305,6 +267,12 @@ fn with_checks(mut schema: Record) -> Record {
         ));
     }
     schema
+        .check(conditional(
+            "algorithm",
+            is("sticky-sessions"),
+            "sticky_sessions_cookie",
+            any().required(),
+        ))
         .check(distinct(&["hash_on_header", "hash_fallback_header"]))
         .check(distinct(&["hash_on_query_arg", "hash_fallback_query_arg"]))
         .check(distinct(&[
@@ -320,7 +288,12 @@ fn settle_algorithm(upstream: &mut Map<String, Value>, given: &Map<String, Value
     };
     let algorithm = word(upstream, "algorithm");
     match (word(given, "algorithm"), word(given, "hash_on")) {
-        (Some(chosen), _) if chosen == "least-connections" || chosen == "latency" => {
+        (Some(chosen), _)
+            if matches!(
+                chosen.as_str(),
+                "least-connections" | "latency" | "sticky-sessions"
+            ) =>
+        {
             for (field, value) in [("hash_on", "none"), ("hash_fallback", "none")] {
                 upstream.insert(field.into(), value.into());
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounter, IntGaugeVec, Opts, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 use super::metrics;
 use crate::runtime::live::Live;
@@ -13,7 +13,7 @@ use crate::runtime::live::Live;
 pub const CONTENT_TYPE: &str = "text/plain; charset=UTF-8";
 
 /// What the process knows about itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct NodeFacts<'a> {
     /// Version of the program.
     pub version: &'a str,
@@ -21,6 +21,17 @@ pub struct NodeFacts<'a> {
     pub datastore_reachable: bool,
     /// Tasks that wait for a moment: running now, waiting.
     pub timers: (u64, u64),
+    /// How often targets changed their health.
+    pub health_changes: Vec<HealthChanges>,
+}
+
+/// How often the targets of an upstream changed their health since the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthChanges {
+    /// Name of the upstream.
+    pub upstream: Arc<str>,
+    pub to_healthy: u64,
+    pub to_unhealthy: u64,
 }
 
 /// The health of one address of a target.
@@ -167,6 +178,9 @@ fn node_families(
             &[(&[node_id, &pid, "http"], bytes)],
         )?;
     }
+    if !facts.health_changes.is_empty() {
+        families.extend(health_changes(&facts.health_changes)?);
+    }
     if let Some(targets) = targets {
         families.extend(target_health(&targets)?);
     }
@@ -177,6 +191,27 @@ fn node_families(
     count.inc_by(errors);
     families.extend(count.collect());
     Ok(families)
+}
+
+fn health_changes(changes: &[HealthChanges]) -> prometheus::Result<Vec<MetricFamily>> {
+    let vector = IntCounterVec::new(
+        Opts::new(
+            "sallyport_upstream_health_changes_total",
+            "How often targets' addresses became healthy or unhealthy",
+        ),
+        &["upstream", "state"],
+    )?;
+    for of_one in changes {
+        for (state, count) in [
+            (HealthState::Healthy, of_one.to_healthy),
+            (HealthState::Unhealthy, of_one.to_unhealthy),
+        ] {
+            vector
+                .get_metric_with_label_values(&[&*of_one.upstream, state.name()])?
+                .inc_by(count);
+        }
+    }
+    Ok(vector.collect())
 }
 
 /// For each address all four states: 1 for the present one.

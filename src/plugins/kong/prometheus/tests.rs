@@ -17,6 +17,7 @@ const FACTS: NodeFacts<'static> = NodeFacts {
     version: "3.10.0",
     datastore_reachable: true,
     timers: (1, 2),
+    health_changes: Vec::new(),
 };
 
 fn page(world: &World) -> Vec<String> {
