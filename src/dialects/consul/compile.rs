@@ -96,6 +96,7 @@ pub fn inbound(service: &str, public: &PublicListener, port: u16) -> Result<Plan
         port: application_port,
         path: "/".into(),
         retries: 0,
+        retry_statuses: Vec::new(),
         connect_timeout_ms: milliseconds(public.connect_timeout),
         read_timeout_ms: silence,
         write_timeout_ms: silence,

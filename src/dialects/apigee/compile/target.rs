@@ -217,6 +217,7 @@ fn forward(
         port,
         path: "/".into(),
         retries: 0,
+        retry_statuses: Vec::new(),
         connect_timeout_ms: properties.connect_timeout_ms,
         read_timeout_ms: properties.io_timeout_ms,
         write_timeout_ms: properties.io_timeout_ms,
