@@ -275,3 +275,198 @@ fn forms() {
         let _ = parse_form(input);
     });
 }
+
+#[test]
+fn apigee_conditions() {
+    use sallyport::dialects::apigee::condition::Condition;
+    use sallyport::dialects::apigee::condition::pattern::{Glob, PathPattern};
+    let seeds = [
+        r#"(request.verb = "GET") and (proxy.pathsuffix MatchesPath "/items/*")"#,
+        r#"not a.b ~~ "(?i)x[a-z&&[^q]]+\Q.\E" or response.status.code >= 400L"#,
+        r#"'odd !name' =| "x" || !(c is not null && d := "y")"#,
+        r#"a ~ "x%*y*" and b ~/ "/**/{c}/d%{e%}""#,
+    ];
+    let words = [
+        "(", ")", "!", "not ", " and ", "||", "=", "~~", "~/", "=|", "\"", "'", "null", "1.5f",
+        "\\Q", "[a", "{2,3}", "**", "%", "\u{201C}",
+    ];
+    fuzz("apigee conditions", &seeds, &words, |input| {
+        let text = String::from_utf8_lossy(input);
+        match Condition::parse(&text) {
+            Ok(condition) => {
+                // What was read is read again.
+                assert!(Condition::parse(condition.text()).is_ok());
+            }
+            Err(error) => {
+                assert!(error.line >= 1 && error.column >= 1 && !error.message.is_empty())
+            }
+        }
+        Glob::new(&text).matches(&text);
+        PathPattern::new(&text).matches(&text);
+    });
+}
+
+#[test]
+fn apigee_templates() {
+    use sallyport::dialects::apigee::template::Template;
+    use sallyport::dialects::apigee::text_pattern::TextPattern;
+    let seeds = [
+        "{\"a\":{b.c:d},\"e\":\"{toUpperCase(f:g)}\"}",
+        "{substring(a,-4,2)}{replaceAll(a,'[b-c]+','$1')}{createUuid()}",
+        "{hmacSha256('k',t,'hex','base64')} { x } {} {{y}}",
+        "/items/{id}/**/x{y}z*",
+    ];
+    let words = [
+        "{",
+        "}",
+        "(",
+        ")",
+        "'",
+        ",",
+        ":",
+        "{a}",
+        "{md5Hex(",
+        "replaceFirst",
+        "-1",
+        "@",
+        "**",
+        "\n",
+    ];
+    fuzz("apigee templates", &seeds, &words, |input| {
+        let text = String::from_utf8_lossy(input);
+        match Template::parse(&text) {
+            Ok(template) => {
+                assert_eq!(template.text(), text);
+                if template.variables().is_empty() && !text.contains('(') {
+                    assert_eq!(template.fixed(), Some(text.as_ref()));
+                }
+            }
+            Err(error) => {
+                assert!(error.line >= 1 && error.column >= 1 && !error.message.is_empty())
+            }
+        }
+        for is_path in [false, true] {
+            if let Ok(pattern) = TextPattern::parse(&text, is_path) {
+                pattern.captures(&text, true);
+            }
+        }
+    });
+}
+
+#[test]
+fn apigee_xml() {
+    use sallyport::dialects::apigee::convert::{JsonToXml, XmlToJson, json_to_xml, xml_to_json};
+    use sallyport::dialects::apigee::threats::{JsonLimits, XmlLimits, check_json, check_xml};
+    use sallyport::dialects::apigee::xml::{Document, Limits, decode, write_node};
+    let seeds = [
+        "<?xml version='1.0'?><!-- c --><a x='1' y=\"&lt;\"><b>t<![CDATA[<u>]]>&amp;&#x41;</b><c/></a>",
+        "<p:a xmlns:p='u' xmlns='v'><p:b p:c='d'/><?pi data?></p:a>",
+        "{\"a\":[1,{\"@b\":null}],\"#text\":\"\\u0041\"}",
+        "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>",
+    ];
+    let words = [
+        "<",
+        ">",
+        "/>",
+        "</",
+        "<!--",
+        "-->",
+        "<![CDATA[",
+        "]]>",
+        "&",
+        ";",
+        "&#0;",
+        "xmlns:p='u'",
+        "=",
+        "'",
+        "<?",
+        "?>",
+        "\u{FEFF}",
+        "\r\n",
+        "{",
+        "[",
+        "\"",
+    ];
+    fuzz("apigee xml", &seeds, &words, |input| {
+        let Ok(text) = decode(input) else {
+            return;
+        };
+        match Document::parse("f", &text, Limits::CONFIGURATION) {
+            Ok(document) => {
+                let mut written = String::new();
+                write_node(document.node(), &mut written);
+                let again = Document::parse("f", &written, Limits::CONFIGURATION);
+                let again = again.unwrap_or_else(|error| panic!("{error}: {written}"));
+                let mut twice = String::new();
+                write_node(again.node(), &mut twice);
+                assert_eq!(written, twice, "not stable");
+                assert!(xml_to_json(&text, &XmlToJson::default()).is_ok());
+                assert!(check_xml(&text, &XmlLimits::default()).is_ok());
+            }
+            Err(error) => {
+                assert!(error.line >= 1 && error.column >= 1 && !error.message.is_empty())
+            }
+        }
+        let is_json = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+        let accepted = check_json(&text, &JsonLimits::default()).is_ok();
+        // A parser that builds values refuses more: deep nesting, numbers out of range, halves of characters.
+        assert!(accepted || !is_json, "refuses JSON");
+        if let Ok(xml) = json_to_xml(&text, &JsonToXml::default()) {
+            let parsed = Document::parse("f", &xml, Limits::MESSAGE);
+            assert!(parsed.is_ok() || xml.contains(':'), "{xml}: {parsed:?}");
+        }
+    });
+}
+
+#[test]
+fn apigee_paths_into_bodies() {
+    use sallyport::dialects::apigee::json_path::JsonPath;
+    use sallyport::dialects::apigee::xml::{Document, Limits};
+    use sallyport::dialects::apigee::xpath::XPath;
+    let seeds = [
+        "$.store.book[?(@.price < 10 && @.a =~ /x.*/i)].title",
+        "$..a[-1:2,'b'].[0].length()",
+        "/a/b[@x='1' and position() < last()]/following-sibling::*[2]/text()",
+        "count(//b | //@x) * -(1 div 2) + string-length(concat('a', .))",
+    ];
+    let words = [
+        "$",
+        "..",
+        "[",
+        "]",
+        "(",
+        ")",
+        "?(@",
+        "*",
+        "//",
+        "::",
+        "@",
+        "'",
+        "and",
+        " or ",
+        "|",
+        "-",
+        "1",
+        ".",
+        "ancestor::",
+        "[0]",
+    ];
+    let json: serde_json::Value = serde_json::json!({"a": [1, {"b": [2, "x"]}], "store": {"book": [{"price": 3, "a": "xy"}]}});
+    let xml = Document::parse(
+        "f",
+        "<a><b x='1'>t</b><b x='2'><c/></b></a>",
+        Limits::MESSAGE,
+    )
+    .unwrap();
+    fuzz("apigee paths into bodies", &seeds, &words, |input| {
+        let text = String::from_utf8_lossy(input);
+        match JsonPath::parse(&text) {
+            Ok(path) => drop(path.read(&json)),
+            Err(error) => assert!(!error.is_empty()),
+        }
+        match XPath::parse(&text, &[]) {
+            Ok(path) => drop(path.evaluate(&xml).map(|outcome| outcome.xml())),
+            Err(error) => assert!(!error.is_empty()),
+        }
+    });
+}

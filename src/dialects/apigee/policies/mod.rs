@@ -3,14 +3,22 @@
 //! A policy is a file here and a line in [`TABLE`], and a file that runs it in `plugins::apigee::policies`. What is read
 //! here is plain data: the compiled plan shows it. Refuses to know how a policy runs.
 
+pub mod access_control;
 pub mod assign_message;
+pub mod basic_authentication;
+pub mod cors;
+pub mod extract_variables;
 pub mod flow_callout;
 pub mod javascript;
+pub mod json_to_xml;
 pub mod message_edits;
 pub mod raise_fault;
+pub mod regular_expression_protection;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod texts;
+pub mod threat_protection;
+pub mod xml_to_json;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,6 +60,18 @@ const TABLE: &[PolicyEntry] = &[
         reads_properties: true,
         ..PolicyEntry::new("Javascript", javascript::parse)
     },
+    PolicyEntry::new("AccessControl", access_control::parse),
+    PolicyEntry::new("BasicAuthentication", basic_authentication::parse),
+    PolicyEntry::new("ExtractVariables", extract_variables::parse),
+    PolicyEntry::new("JSONThreatProtection", threat_protection::parse_json),
+    PolicyEntry::new("JSONToXML", json_to_xml::parse),
+    PolicyEntry::new(
+        "RegularExpressionProtection",
+        regular_expression_protection::parse,
+    ),
+    PolicyEntry::new("XMLThreatProtection", threat_protection::parse_xml),
+    PolicyEntry::new("XMLToJSON", xml_to_json::parse),
+    PolicyEntry::new("CORS", cors::parse),
     PolicyEntry::new("RaiseFault", raise_fault::parse),
 ];
 

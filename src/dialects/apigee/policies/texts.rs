@@ -6,7 +6,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::source_ref::SourceRef;
-use crate::dialects::apigee::condition::Condition;
 use crate::dialects::apigee::java_regex::JavaRegex;
 use crate::dialects::apigee::template::Template;
 use crate::dialects::apigee::variables::VariableName;
@@ -20,14 +19,6 @@ pub(super) fn place(element: Element<'_>) -> SourceRef {
 /// A text that is a template; what is wrong with it becomes a finding.
 pub(super) fn template(text: &str, element: Element<'_>, findings: &mut Findings) -> String {
     if let Err(error) = Template::parse(text) {
-        findings.push(error.diagnostic(place(element)));
-    }
-    text.to_owned()
-}
-
-/// A text that is a condition.
-pub(super) fn condition(text: &str, element: Element<'_>, findings: &mut Findings) -> String {
-    if let Err(error) = Condition::parse(text) {
         findings.push(error.diagnostic(place(element)));
     }
     text.to_owned()
@@ -57,34 +48,6 @@ pub(super) fn variable(
         return None;
     }
     Some(text.to_owned())
-}
-
-/// `<X ref="variable">text</X>`: the variable counts when it is set, else the text.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefOrText {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-}
-
-impl RefOrText {
-    /// Reads an element; unknown attributes get their warning.
-    pub(super) fn read(element: Element<'_>, findings: &mut Findings) -> Self {
-        let mut fields = Fields::new(element);
-        let reference = fields.attribute_text("ref").map(str::to_owned);
-        fields.finish(findings);
-        let text = element.text();
-        Self {
-            reference,
-            text: (!text.is_empty()).then(|| text.into_owned()),
-        }
-    }
-
-    /// Whether it says nothing.
-    pub fn is_empty(&self) -> bool {
-        self.reference.is_none() && self.text.is_none()
-    }
 }
 
 /// A value under a name; both are templates.

@@ -17,7 +17,10 @@ use super::parse::Argument;
 use super::{Reference, RenderError, Unresolved, escape, missing, xeger};
 use crate::dialects::apigee::date;
 use crate::dialects::apigee::java_regex::JavaRegex;
+use crate::dialects::apigee::json_path::{JsonPath, JsonPathError, result_text};
 use crate::dialects::apigee::variables::{VariableName, Variables};
+use crate::dialects::apigee::xml::{Document, Limits, is_name};
+use crate::dialects::apigee::xpath::{Outcome, XPath};
 
 /// What can be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub(super) enum Function {
     RandomLong,
     Xeger,
     FirstNonNull,
+    XPath,
+    JsonPath,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +68,7 @@ pub(super) enum Encoding {
 }
 
 /// Name, function, and the least and most arguments.
-const FUNCTIONS: [(&str, Function, usize, usize); 35] = [
+const FUNCTIONS: [(&str, Function, usize, usize); 37] = [
     ("md5Hex", Function::Digest(Hash::Md5, Encoding::Hex), 1, 1),
     ("sha1Hex", Function::Digest(Hash::Sha1, Encoding::Hex), 1, 1),
     (
@@ -149,6 +154,8 @@ const FUNCTIONS: [(&str, Function, usize, usize); 35] = [
     ("createUuid", Function::CreateUuid, 0, 0),
     ("randomLong", Function::RandomLong, 0, 2),
     ("xeger", Function::Xeger, 1, 1),
+    ("xpath", Function::XPath, 2, ARGUMENTS_MAX),
+    ("jsonPath", Function::JsonPath, 2, 3),
 ];
 /// The most arguments of a function without a limit of its own.
 const ARGUMENTS_MAX: usize = 64;
@@ -178,8 +185,15 @@ impl Function {
 pub(super) struct Call {
     function: Function,
     arguments: Vec<Argument>,
-    /// The pattern of a replacement, when it stands in the template.
-    regex: Option<JavaRegex>,
+    /// The pattern or path, when it stands in the template.
+    compiled: Option<Compiled>,
+}
+
+#[derive(Debug)]
+enum Compiled {
+    Regex(JavaRegex),
+    XPath(XPath),
+    JsonPath(JsonPath),
 }
 
 impl Call {
@@ -196,19 +210,31 @@ impl Call {
                 arguments.len()
             ));
         }
-        let pattern = match (function, arguments.get(1)) {
-            (Function::ReplaceAll | Function::ReplaceFirst, Some(Argument::Literal(pattern))) => {
-                Some(pattern)
+        let literal = |number: usize| match arguments.get(number) {
+            Some(Argument::Literal(text)) => Some(text.as_ref()),
+            _ => None,
+        };
+        let compiled = match function {
+            Function::ReplaceAll | Function::ReplaceFirst => {
+                literal(1).map(|pattern| JavaRegex::anywhere(pattern).map(Compiled::Regex))
+            }
+            Function::XPath => {
+                let namespaces: Vec<_> = (2..arguments.len())
+                    .filter_map(literal)
+                    .filter_map(namespace)
+                    .collect();
+                literal(0).map(|path| XPath::parse(path, &namespaces).map(Compiled::XPath))
+            }
+            Function::JsonPath => {
+                literal(0).map(|path| JsonPath::parse(path).map(Compiled::JsonPath))
             }
             _ => None,
         };
-        let regex = pattern
-            .map(|pattern| JavaRegex::anywhere(pattern))
-            .transpose()?;
+        let compiled = compiled.transpose()?;
         Ok(Self {
             function,
             arguments,
-            regex,
+            compiled,
         })
     }
 
@@ -258,6 +284,8 @@ impl Call {
                     .to_string()
             }
             Function::RandomLong => arguments.random_long()?,
+            Function::XPath => arguments.xpath()?,
+            Function::JsonPath => arguments.json_path()?,
             Function::Xeger => {
                 let pattern = text(0)?;
                 xeger::generate(&pattern, &mut || variables.random())
@@ -361,7 +389,7 @@ impl<'t, V: Variables> Arguments<'t, V> {
 
     fn replace(&self, count: usize) -> Result<String, RenderError> {
         let (text, replacement) = (self.text(0)?, self.text(2)?);
-        if let Some(regex) = &self.call.regex {
+        if let Some(Compiled::Regex(regex)) = &self.call.compiled {
             return Ok(regex.replace(&text, &replacement, count)?);
         }
         let regex = JavaRegex::anywhere(&self.text(1)?).map_err(|reason| self.unfit(reason))?;
@@ -378,6 +406,74 @@ impl<'t, V: Variables> Arguments<'t, V> {
         };
         date::format(&pattern, time)
             .ok_or_else(|| self.unfit(format!("'{pattern}' is not a pattern of SimpleDateFormat")))
+    }
+
+    /// `xpath(expression,xml[,type][,'prefix:uri'…])`; what is not there is empty.
+    fn xpath(&self) -> Result<String, RenderError> {
+        let content = self.text(1)?;
+        let mut kind = Cow::Borrowed("nodeset");
+        let mut namespaces = Vec::new();
+        for number in 2..self.call.arguments.len() {
+            let text = self.text(number)?;
+            match namespace(&text) {
+                Some(declared) => namespaces.push(declared),
+                None => kind = text,
+            }
+        }
+        let parsed;
+        let path = match &self.call.compiled {
+            Some(Compiled::XPath(path)) => path,
+            _ => {
+                parsed = XPath::parse(&self.text(0)?, &namespaces)
+                    .map_err(|reason| self.unfit(reason))?;
+                &parsed
+            }
+        };
+        let Ok(document) = Document::parse("template", &content, Limits::MESSAGE) else {
+            return Ok(String::new());
+        };
+        let outcome = path
+            .evaluate(&document)
+            .map_err(|limit| self.unfit(limit.to_string()))?;
+        Ok(match (kind.as_ref(), &outcome) {
+            ("string", outcome) => outcome.text().into_owned(),
+            ("number", outcome) => Outcome::Number(outcome.number()).text().into_owned(),
+            ("boolean", outcome) => outcome.boolean().to_string(),
+            ("node", Outcome::Nodes(items)) => {
+                let mut text = String::new();
+                if let Some(first) = items.first() {
+                    first.write_xml(&mut text);
+                }
+                text
+            }
+            ("node" | "nodeset", outcome) => outcome.xml(),
+            _ => return Err(self.unfit("the type is string, number, boolean, node or nodeset")),
+        })
+    }
+
+    /// `jsonPath(path,json[,all])`: the first of several results unless all are wanted; what is not there is empty.
+    fn json_path(&self) -> Result<String, RenderError> {
+        let content = self.text(1)?;
+        let all = self.text(2)? == "true";
+        let parsed;
+        let path = match &self.call.compiled {
+            Some(Compiled::JsonPath(path)) => path,
+            _ => {
+                parsed = JsonPath::parse(&self.text(0)?).map_err(|reason| self.unfit(reason))?;
+                &parsed
+            }
+        };
+        let Ok(document) = serde_json::from_str::<serde_json::Value>(&content) else {
+            return Ok(String::new());
+        };
+        match path.read(&document) {
+            Ok(serde_json::Value::Array(list)) if !all => {
+                Ok(list.first().map(result_text).unwrap_or_default())
+            }
+            Ok(value) => Ok(result_text(&value)),
+            Err(JsonPathError::Missing(_)) => Ok(String::new()),
+            Err(error) => Err(self.unfit(error.to_string())),
+        }
     }
 
     fn random_long(&self) -> Result<String, RenderError> {
@@ -398,6 +494,12 @@ impl<'t, V: Variables> Arguments<'t, V> {
         let offset = span.checked_add(1).map_or(random, |count| random % count);
         Ok(low.wrapping_add(offset as i64).to_string())
     }
+}
+
+/// `prefix:uri`
+fn namespace(text: &str) -> Option<(String, String)> {
+    let (prefix, uri) = text.split_once(':')?;
+    is_name(prefix).then(|| (prefix.to_owned(), uri.to_owned()))
 }
 
 fn digest(hash: Hash, bytes: &[u8]) -> Vec<u8> {

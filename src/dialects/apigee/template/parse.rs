@@ -125,7 +125,7 @@ fn expression(rest: &str, suffix: &str) -> Result<Option<(Piece, usize)>, String
             return Ok(None);
         };
         let default = default.get(..end).unwrap_or_default();
-        if default.contains(['{', '\n']) {
+        if default.contains(['{', '\n', '"']) {
             return Ok(None);
         }
         let length = word.len() + 1 + default.len() + suffix.len();

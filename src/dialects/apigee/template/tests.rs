@@ -19,6 +19,11 @@ fn variables() -> Fixed {
         ("time", 1_377_112_607_i64.into()),
         ("millis", 1_377_112_607_089_i64.into()),
         ("format", "yyyy".into()),
+        (
+            "xml",
+            "<a><b>1</b><b>2</b><p:d xmlns:p='urn:p' e='5'/></a>".into(),
+        ),
+        ("json", "{\"a\":{\"b\":[1,2],\"c\":\"x\"}}".into()),
         ("regex", "[A-C]".into()),
         ("message", Value::Message(MessageHandle(0))),
         ("umlaut", "\u{FC}\u{20AC}".into()),
@@ -147,6 +152,18 @@ const CASES: &[(&str, &str)] = &[
     ("{firstnonnull(unset,unset2,'f')}", "f"),
     ("{firstnonnull(unset)}", "null"),
     ("{xeger('a{3}b')}", "aaab"),
+    ("{xpath('/a/b',xml)}", "<b>1</b><b>2</b>"),
+    ("{xpath('/a/b',xml,'node')}", "<b>1</b>"),
+    ("{xpath('/a/b',xml,'string')}", "1"),
+    ("{xpath('sum(//b)',xml,'number')}", "3"),
+    ("{xpath('//c',xml,'boolean')}", "false"),
+    ("{xpath('//p:d/@e',xml,'string','p:urn:p')}", "5"),
+    ("{xpath('//c',xml)}", ""),
+    ("{xpath('//c',name)}", ""),
+    ("{jsonPath('$.a.b',json)}", "1"),
+    ("{jsonPath('$.a[*]',json,'true')}", "[[1,2],\"x\"]"),
+    ("{jsonPath('$.a.c',json)}", "x"),
+    ("{jsonPath('$.nix',json)}", ""),
 ];
 
 #[test]

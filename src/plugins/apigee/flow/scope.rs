@@ -134,6 +134,8 @@ pub(crate) struct Scope {
     /// How deep chained proxies and shared flows are nested.
     pub(crate) depth: u32,
     pub(crate) trace: Option<Box<Trace>>,
+    /// Header fields that the answer gets whoever makes it, instead of its own.
+    pub(crate) answer_fields: Vec<(http::HeaderName, http::HeaderValue)>,
     messages: Vec<Option<Message>>,
     custom: AHashMap<Box<str>, Value<'static>>,
 }
@@ -162,6 +164,7 @@ impl Scope {
             copies_query_parameters: true,
             depth: 0,
             trace: None,
+            answer_fields: Vec::new(),
             messages: vec![Some(request), None, None],
             custom: AHashMap::new(),
         }

@@ -212,7 +212,12 @@ impl Frame {
             Side::Error => ERROR,
             Side::Request | Side::Response => RESPONSE,
         };
-        self.scope.message_mut(handle)
+        let fields = std::mem::take(&mut self.scope.answer_fields);
+        let answer = self.scope.message_mut(handle)?;
+        for (name, value) in fields {
+            answer.headers.insert(name, value);
+        }
+        Some(answer)
     }
 
     /// What the engine knows of the target that was asked.

@@ -3,13 +3,20 @@
 //! A policy is linked once from the configuration that `dialects::apigee::policies` has read, and executed by many
 //! requests at once: it keeps no state of a request. What it may see and change is its [`FlowContext`].
 
+mod access_control;
 mod assign_message;
+mod basic_authentication;
+mod conversion;
+mod cors;
+mod extract_variables;
 mod flow_callout;
 mod javascript;
 pub(crate) mod message_edits;
 mod raise_fault;
+mod regular_expression_protection;
 #[cfg(test)]
 mod test_support;
+mod threat_protection;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
@@ -95,6 +102,35 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("AssignMessage", "assignmessage", assign_message::link),
     PolicyEntry::new("FlowCallout", "flow", flow_callout::link),
     PolicyEntry::new("Javascript", "javascript", javascript::link),
+    PolicyEntry::new("AccessControl", "acl", access_control::link),
+    PolicyEntry::new(
+        "BasicAuthentication",
+        "BasicAuthentication",
+        basic_authentication::link,
+    ),
+    PolicyEntry::new(
+        "ExtractVariables",
+        "extractvariables",
+        extract_variables::link,
+    ),
+    PolicyEntry::new(
+        "JSONThreatProtection",
+        "jsonattack",
+        threat_protection::link_json,
+    ),
+    PolicyEntry::new("JSONToXML", "jsontoxml", conversion::link_json_to_xml),
+    PolicyEntry::new(
+        "RegularExpressionProtection",
+        "regularexpressionprotection",
+        regular_expression_protection::link,
+    ),
+    PolicyEntry::new(
+        "XMLThreatProtection",
+        "xmlattack",
+        threat_protection::link_xml,
+    ),
+    PolicyEntry::new("XMLToJSON", "xmltojson", conversion::link_xml_to_json),
+    PolicyEntry::new("CORS", "cors", cors::link),
     PolicyEntry::new("RaiseFault", "raisefault", raise_fault::link),
 ];
 
