@@ -46,6 +46,17 @@ pub enum TextFrom {
     Variable(String),
 }
 
+/// Makes a source from the name of a child's `name` attribute.
+type FromName = fn(String) -> TextFrom;
+
+/// Elements with a name, and the source that they stand for.
+pub(super) const NAMED_SOURCES: [(&str, FromName); 4] = [
+    ("QueryParam", TextFrom::QueryParameter),
+    ("Header", TextFrom::Header),
+    ("FormParam", TextFrom::FormParameter),
+    ("Variable", TextFrom::Variable),
+];
+
 /// A pattern as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PatternText {
@@ -130,13 +141,7 @@ pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
             .texts
             .push(texts(element, TextFrom::UriPath, findings));
     }
-    let named: [(&'static str, fn(String) -> TextFrom); 4] = [
-        ("QueryParam", TextFrom::QueryParameter),
-        ("Header", TextFrom::Header),
-        ("FormParam", TextFrom::FormParameter),
-        ("Variable", TextFrom::Variable),
-    ];
-    for (child, from) in named {
+    for (child, from) in NAMED_SOURCES {
         for element in fields.children(child).take(LIST_MAX) {
             let name = element.attribute("name").map(str::trim).unwrap_or_default();
             if name.is_empty() {

@@ -295,10 +295,11 @@ fn payload(element: Element<'_>, findings: &mut Findings) -> Payload {
 fn assign(element: Element<'_>, findings: &mut Findings) -> Option<AssignVariable> {
     let mut fields = Fields::new(element);
     let name = fields.text("Name", findings).unwrap_or_default();
-    let mut assign = AssignVariable::default();
-    assign.reference = fields
-        .filled_text("Ref", findings)
-        .map(|text| text.into_owned());
+    let reference = fields.filled_text("Ref", findings);
+    let mut assign = AssignVariable {
+        reference: reference.map(|text| text.into_owned()),
+        ..AssignVariable::default()
+    };
     if let Some(child) = fields.child("Template", findings) {
         let mut inner = Fields::new(child);
         assign.template_reference = inner.attribute_text("ref").map(str::to_owned);

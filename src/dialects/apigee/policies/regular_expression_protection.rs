@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::extract_variables::{TextFrom, namespaces};
+use super::extract_variables::{NAMED_SOURCES, TextFrom, namespaces};
 use super::texts::{place, regex};
 use super::{Bodies, Parsed, PolicyReader};
 use crate::dialects::apigee::json_path::JsonPath;
@@ -52,13 +52,7 @@ pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
             patterns: patterns(element, Fields::new(element), findings),
         });
     }
-    let named: [(&'static str, fn(String) -> TextFrom); 4] = [
-        ("QueryParam", TextFrom::QueryParameter),
-        ("Header", TextFrom::Header),
-        ("FormParam", TextFrom::FormParameter),
-        ("Variable", TextFrom::Variable),
-    ];
-    for (child, from) in named {
+    for (child, from) in NAMED_SOURCES {
         for element in fields.children(child).take(LIST_MAX) {
             let mut inner = Fields::new(element);
             let name = inner

@@ -245,7 +245,8 @@ mod tests {
         let all = format!("{rules}<ValidateBasedOn>X_FORWARDED_FOR_ALL_IP</ValidateBasedOn>");
         let last = format!("{rules}<ValidateBasedOn>X_FORWARDED_FOR_LAST_IP</ValidateBasedOn>");
         let ignoring = format!("{rules}<IgnoreTrueClientIPHeader>true</IgnoreTrueClientIPHeader>");
-        let cases: [(&str, &[(&str, &str)], bool); 12] = [
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Headers<'_>, bool); 12] = [
             (rules, &[("X-Forwarded-For", "10.1.1.9")], true),
             (rules, &[("X-Forwarded-For", "10.1.1.5")], false),
             (rules, &[("X-Forwarded-For", "192.0.2.77")], true),

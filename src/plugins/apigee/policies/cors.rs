@@ -250,7 +250,8 @@ mod tests {
     #[test]
     fn marks_other_responses() {
         let origin: &[(&str, &str)] = &[("Origin", "https://a.test")];
-        let cases: [(&str, &[(&str, &str)], &[&str]); 4] = [
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Headers<'_>, &[&str]); 4] = [
             (
                 "<AllowOrigins>*</AllowOrigins><ExposeHeaders>x-b</ExposeHeaders>",
                 origin,
