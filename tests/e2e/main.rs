@@ -24,6 +24,7 @@ mod failures;
 mod grpc;
 mod headers;
 mod http2;
+mod mutual_tls;
 mod newcomer;
 mod observing;
 mod operation;
