@@ -294,6 +294,7 @@ pub(crate) fn plan(configured: &Configured, documents: &[PathBuf]) -> anyhow::Re
     plan.apply(&delta);
     findings.extend(found);
     warn(&findings);
+    plan.conceal(&reading.catalog);
     serde_json::to_string_pretty(&plan).context("the plan cannot be written as JSON")
 }
 

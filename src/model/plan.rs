@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::base::secret::Secret;
 pub use crate::model::balance::*;
+use crate::model::catalog::Catalog;
 use crate::model::route::MatcherPlan;
 
 /// Everything one node serves, keyed by stable ids.
@@ -70,6 +71,30 @@ impl Plan {
         merge(&mut self.credentials, &delta.credentials);
         merge(&mut self.certificates, &delta.certificates);
         merge(&mut self.authorities, &delta.authorities);
+    }
+}
+
+impl Plan {
+    /// Replaces the secrets in configurations of plugins by fingerprints, for printing.
+    pub fn conceal(&mut self, catalog: &Catalog) {
+        for pipeline in self.pipelines.values_mut() {
+            for step in &mut Arc::make_mut(pipeline).steps {
+                let by_identity = step
+                    .by_principal
+                    .values_mut()
+                    .chain(step.by_group.values_mut());
+                for candidate in step.base.iter_mut().chain(by_identity) {
+                    let instance = Arc::make_mut(&mut candidate.instance);
+                    match (catalog.plugin(&instance.plugin), &mut instance.config) {
+                        (Some(plugin), serde_json::Value::Object(config)) => {
+                            plugin.config.conceal(config);
+                        }
+                        // Nobody knows what is secret in it.
+                        (_, config) => *config = serde_json::Value::Null,
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod checks;
 mod coerce;
+mod conceal;
 mod describe;
 mod errors;
 mod fill;
