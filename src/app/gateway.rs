@@ -46,10 +46,12 @@ use crate::runtime::live::Live;
 use crate::runtime::pipeline::Pipeline;
 use crate::runtime::probing;
 use crate::runtime::resolver::{RecordKind, Resolver, ResolverOptions};
+use crate::runtime::revocation::Revocation;
 use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshot::Snapshot;
+use crate::runtime::stapling;
 use crate::settings::Settings;
 use crate::settings::dns::{DnsRecord, DnsSettings};
 use crate::settings::general::Database;
@@ -112,6 +114,12 @@ impl Gateway {
             prefix: settings.general.prefix.clone(),
             snapshot: first.clone(),
         })));
+        if settings.tls.ssl_stapling {
+            let trust = &first.serving.trust;
+            let revocation = Revocation::shared(&client, trust, &live)
+                .map_err(|reason| anyhow!("ssl_stapling: {reason}"))?;
+            runtime.spawn(stapling::keep_fresh(Arc::clone(&snapshots), revocation));
+        }
         let builder = start_builder(&reading, &linker, &snapshots, first)?;
         let control = ControlPlane::start(store, builder.subscriber())?;
         let control = Arc::new(control);

@@ -253,6 +253,7 @@ mod tests {
             proxy_protocol: false,
             reuseport: false,
             backlog: None,
+            ssl_cipher_suite: None,
         }
     }
 

@@ -32,7 +32,7 @@ use crate::runtime::fault::{Blame, Fault};
 use crate::runtime::node::{Node, TrafficCounts};
 use crate::runtime::snapshot::Snapshot;
 use crate::settings::listen::Listen;
-use crate::settings::tls::TlsSettings;
+use crate::settings::tls::{CipherSuite, TlsSettings};
 
 /// Silence after which an idle HTTP/2 connection is closed.
 const HTTP2_IDLE: Duration = Duration::from_secs(180);
@@ -81,7 +81,9 @@ pub struct Engine {
     pool: Arc<Pool>,
     bound: Vec<Bound>,
     stream_bound: Vec<Bound>,
-    acceptors: HashMap<Offers, Arc<Acceptor>>,
+    acceptors: HashMap<(Offers, CipherSuite), Arc<Acceptor>>,
+    /// Of listeners that name none.
+    usual_suite: CipherSuite,
     streams: Arc<Streams>,
     snapshots: Arc<ArcSwap<Snapshot>>,
     node: Arc<Node>,
@@ -113,12 +115,21 @@ impl Engine {
         let bound = bind_all(&options.listeners);
         let stream_bound = bind_all(&options.stream_listeners);
         let mut acceptors = HashMap::new();
-        let offers = bound.iter().filter_map(offers_of);
-        let streams_encrypted = stream_bound.iter().any(|listener| listener.listen.ssl);
-        for offers in offers.chain(streams_encrypted.then_some(Offers::Nothing)) {
-            match Acceptor::new(&options.tls, offers, Arc::clone(&options.snapshots)) {
+        let usual = options.tls.ssl_cipher_suite;
+        let requests = bound.iter().map(|listener| (listener, offers_of(listener)));
+        let streams = stream_bound
+            .iter()
+            .map(|listener| (listener, Offers::Nothing));
+        for (listener, offers) in requests.chain(streams) {
+            let kind = (offers, listener.listen.ssl_cipher_suite.unwrap_or(usual));
+            // Listeners with the same properties share one, and with it the sessions of their clients.
+            if !listener.listen.ssl || acceptors.contains_key(&kind) {
+                continue;
+            }
+            let snapshots = Arc::clone(&options.snapshots);
+            match Acceptor::new(&options.tls, offers, kind.1, snapshots) {
                 Ok(acceptor) => {
-                    acceptors.insert(offers, Arc::new(acceptor));
+                    acceptors.insert(kind, Arc::new(acceptor));
                 }
                 Err(error) => errors.push(error),
             }
@@ -165,6 +176,7 @@ impl Engine {
             bound,
             stream_bound,
             acceptors,
+            usual_suite: usual,
             streams,
             refuse: refuser(Arc::clone(&options.snapshots)),
             snapshots: options.snapshots,
@@ -213,10 +225,9 @@ impl Engine {
         let sweeper = tokio::spawn(pool::sweep_regularly(Arc::clone(&self.pool)));
         let mut loops = Vec::new();
         for listener in std::mem::take(&mut self.bound) {
-            let acceptor = offers_of(&listener).and_then(|offers| self.acceptors.get(&offers));
             let front = Front {
                 application: Arc::clone(&self.application),
-                acceptor: acceptor.cloned(),
+                acceptor: self.acceptor(&listener, offers_of(&listener)),
                 http2: listener.listen.http2,
                 refuse: Arc::clone(&self.refuse),
                 streams: Arc::clone(&self.streams),
@@ -226,10 +237,9 @@ impl Engine {
             loops.push(tokio::spawn(accepting.run(listener)));
         }
         for listener in std::mem::take(&mut self.stream_bound) {
-            let acceptor = self.acceptors.get(&Offers::Nothing);
             let front = StreamFront {
                 streams: Arc::clone(&self.streams),
-                acceptor: acceptor.filter(|_| listener.listen.ssl).cloned(),
+                acceptor: self.acceptor(&listener, Offers::Nothing),
             };
             let accepting = self.accepting(front, &shutdown);
             loops.push(tokio::spawn(accepting.run(listener)));
@@ -266,6 +276,13 @@ impl Engine {
         sweeper.abort();
     }
 
+    /// What accepts TLS for a listener; none without TLS.
+    fn acceptor(&self, listener: &Bound, offers: Offers) -> Option<Arc<Acceptor>> {
+        let suite = listener.listen.ssl_cipher_suite.unwrap_or(self.usual_suite);
+        let acceptor = self.acceptors.get(&(offers, suite)).cloned();
+        acceptor.filter(|_| listener.listen.ssl)
+    }
+
     fn accepting<S: Serve>(&self, serve: S, shutdown: &watch::Receiver<bool>) -> Accepting<S> {
         Accepting {
             serve: Arc::new(serve),
@@ -287,13 +304,12 @@ impl Engine {
     }
 }
 
-/// What a listener for requests offers inside TLS; none without TLS.
-fn offers_of(listener: &Bound) -> Option<Offers> {
-    let offers = match listener.listen.http2 {
+/// What a listener for requests offers inside TLS.
+fn offers_of(listener: &Bound) -> Offers {
+    match listener.listen.http2 {
         true => Offers::Http2,
         false => Offers::Http1,
-    };
-    listener.listen.ssl.then_some(offers)
+    }
 }
 
 /// Renders the answer to requests that no session could be made of.

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use boring::error::ErrorStack;
 use boring::ssl::{
     AlpnError, ClientHello, NameType, SelectCertError, Ssl, SslContext, SslMethod, SslOptions,
-    SslRef, SslVerifyMode, SslVersion, select_next_proto,
+    SslRef, SslVerifyMode, select_next_proto,
 };
 use foreign_types::ForeignTypeRef;
 use pingora_core::protocols::tls::ALPN;
@@ -25,16 +25,10 @@ use crate::runtime::connection::TlsFacts;
 use crate::runtime::snapshot::Snapshot;
 use crate::settings::tls::{CipherSuite, TlsSettings};
 
+mod profile;
+
 /// A client that does not finish its handshake in time is closed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// TLS 1.2 ciphers of Mozilla's intermediate recommendation, in OpenSSL's notation.
-const INTERMEDIATE: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
-    ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
-    ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
-/// What very old clients need besides.
-const OLD: &str = "ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:\
-    ECDHE-RSA-AES256-SHA:AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA:AES256-SHA";
 
 /// What a listener speaks inside TLS, as it offers it by ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,10 +54,11 @@ pub(crate) enum AcceptError {
 }
 
 impl Acceptor {
-    /// Builds the context. The error names the setting that the TLS library refuses.
+    /// Builds the context, with the suite that its listeners have. The error names the setting that the TLS library refuses.
     pub(crate) fn new(
         settings: &TlsSettings,
         offers: Offers,
+        suite: CipherSuite,
         snapshots: Arc<ArcSwap<Snapshot>>,
     ) -> Result<Self, String> {
         let refused = |what: &str| {
@@ -71,25 +66,8 @@ impl Acceptor {
             move |error: boring::error::ErrorStack| format!("{what}: {error}")
         };
         let mut builder = SslContext::builder(SslMethod::tls()).map_err(refused("TLS context"))?;
-        let (lowest, highest) = versions(settings);
-        builder
-            .set_min_proto_version(Some(lowest))
-            .and_then(|()| builder.set_max_proto_version(Some(highest)))
-            .map_err(refused("ssl_protocols"))?;
-        let custom = settings.ssl_ciphers.as_ref().map(|list| list.0.clone());
-        let ciphers = match settings.ssl_cipher_suite {
-            CipherSuite::Modern => None,
-            CipherSuite::Intermediate => Some(INTERMEDIATE.to_owned()),
-            CipherSuite::Old => Some(format!("{INTERMEDIATE}:{OLD}")),
-            CipherSuite::Custom => custom,
-        };
-        match ciphers {
-            Some(ciphers) => builder
-                .set_cipher_list(&ciphers)
-                .map_err(refused("ssl_ciphers"))?,
-            None => builder
-                .set_min_proto_version(Some(SslVersion::TLS1_3))
-                .map_err(refused("ssl_cipher_suite"))?,
+        for shortcoming in profile::apply(&mut builder, settings, suite)? {
+            tracing::warn!("{shortcoming}");
         }
         builder.set_options(SslOptions::NO_RENEGOTIATION);
         builder.set_select_certificate_callback(move |hello| choose_certificate(hello, &snapshots));
@@ -137,22 +115,6 @@ impl Acceptor {
         };
         Ok((stream, facts, alpn))
     }
-}
-
-fn versions(settings: &TlsSettings) -> (SslVersion, SslVersion) {
-    let offered = &settings.ssl_protocols;
-    let all = [
-        (offered.tls1_0, SslVersion::TLS1),
-        (offered.tls1_1, SslVersion::TLS1_1),
-        (offered.tls1_2, SslVersion::TLS1_2),
-        (offered.tls1_3, SslVersion::TLS1_3),
-    ];
-    let mut chosen = all
-        .into_iter()
-        .filter(|(on, _)| *on)
-        .map(|(_, version)| version);
-    let lowest = chosen.next().unwrap_or(SslVersion::TLS1_2);
-    (lowest, chosen.next_back().unwrap_or(lowest))
 }
 
 fn choose_certificate(

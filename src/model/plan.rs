@@ -85,12 +85,11 @@ impl Plan {
                     .chain(step.by_group.values_mut());
                 for candidate in step.base.iter_mut().chain(by_identity) {
                     let instance = Arc::make_mut(&mut candidate.instance);
-                    match (catalog.plugin(&instance.plugin), &mut instance.config) {
-                        (Some(plugin), serde_json::Value::Object(config)) => {
-                            plugin.config.conceal(config);
-                        }
-                        // Nobody knows what is secret in it.
-                        (_, config) => *config = serde_json::Value::Null,
+                    // What the catalog does not list is no user's plugin: a compiler has written its configuration.
+                    if let Some(plugin) = catalog.plugin(&instance.plugin)
+                        && let serde_json::Value::Object(config) = &mut instance.config
+                    {
+                        plugin.config.conceal(config);
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Of whom a certificate is asked in the handshake, before any request is known.
 //!
 //! A step that needs one runs on some routes; the handshake knows only the server name. So names that routes with such
-//! a step have are asked, and all clients when such a route has no server name of its own (Kong does the same). Asked
+//! a step have are asked, and all clients when such a route has no server name of its own. Asked
 //! clients may stay without a certificate: the step decides what that means.
 
 use ahash::AHashMap;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::base::pem::{KeyKind, KeyPair};
 use crate::model::plan::CertificatePlan;
+use crate::runtime::stapling::Staple;
 
 /// Most pairs of one certificate: each client uses one of two kinds of keys.
 const PAIRS_MAX: usize = 2;
@@ -26,6 +27,8 @@ pub struct ServerCertificate {
     pub plan: Arc<CertificatePlan>,
     /// One or two.
     pairs: Vec<KeyPair>,
+    /// In the order of the pairs.
+    staples: Vec<Option<Arc<Staple>>>,
 }
 
 impl ServerCertificate {
@@ -53,12 +56,20 @@ impl ServerCertificate {
                     .to_owned(),
             ));
         }
-        Ok(Arc::new(Self { plan, pairs }))
+        let staples = pairs.iter().map(Staple::of).collect();
+        Ok(Arc::new(Self {
+            plan,
+            pairs,
+            staples,
+        }))
     }
 
     /// Puts the pair that suits the client into its handshake. For a "select certificate" callback.
     pub fn show(&self, hello: &mut ClientHello<'_>) -> Result<(), ErrorStack> {
-        let Some(pair) = self.suiting(&Abilities::of(hello)) else {
+        let Some(index) = self.suiting(&Abilities::of(hello)) else {
+            return Ok(());
+        };
+        let Some(pair) = self.pairs.get(index) else {
             return Ok(());
         };
         let ssl = hello.ssl_mut();
@@ -66,7 +77,17 @@ impl ServerCertificate {
         for intermediate in &pair.chain {
             ssl.add_chain_cert(intermediate)?;
         }
-        ssl.set_private_key(&pair.key)
+        ssl.set_private_key(&pair.key)?;
+        let staple = self.staples.get(index).and_then(Option::as_ref);
+        match staple.and_then(|staple| staple.current()) {
+            Some(answer) => ssl.set_ocsp_status(&answer),
+            None => Ok(()),
+        }
+    }
+
+    /// The answers to keep fresh for its pairs.
+    pub fn staples(&self) -> impl Iterator<Item = &Arc<Staple>> {
+        self.staples.iter().flatten()
     }
 
     /// The pairs: one, or two with different kinds of keys.
@@ -75,15 +96,18 @@ impl ServerCertificate {
     }
 
     /// The cheapest pair that the client can check; the first one if it can check none, and the handshake says so.
-    fn suiting(&self, abilities: &Abilities<'_>) -> Option<&KeyPair> {
+    fn suiting(&self, abilities: &Abilities<'_>) -> Option<usize> {
         match self.pairs.as_slice() {
-            [only] => Some(only),
+            [] => None,
+            [_] => Some(0),
             pairs => pairs
                 .iter()
-                .filter(|pair| abilities.suit(pair))
+                .enumerate()
+                .filter(|(_, pair)| abilities.suit(pair))
                 // RSA signs some twenty times slower.
-                .min_by_key(|pair| pair.kind == KeyKind::Rsa)
-                .or_else(|| pairs.first()),
+                .min_by_key(|(_, pair)| pair.kind == KeyKind::Rsa)
+                .map(|(index, _)| index)
+                .or(Some(0)),
         }
     }
 }
@@ -243,6 +267,12 @@ impl CertificateTable {
             .or_else(|| self.prefixes.get(prefix()?))
             .or(self.any.as_ref())
             .or(default)
+    }
+
+    /// All certificates, the default among them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<ServerCertificate>> {
+        let shards = self.by_id.shards.iter();
+        shards.flat_map(|shard| shard.values()).chain(&self.default)
     }
 
     /// The certificate with this id.

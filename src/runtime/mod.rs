@@ -33,6 +33,7 @@ pub mod serving;
 pub mod session;
 pub mod slots;
 pub mod snapshot;
+pub mod stapling;
 pub mod titled;
 mod unlinkable;
 pub mod upstream_tls;

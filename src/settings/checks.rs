@@ -99,14 +99,21 @@ fn check_tls(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {
             "set both, or 'client_ssl = off'",
         );
     }
-    if tls.ssl_cipher_suite == CipherSuite::Custom && tls.ssl_ciphers.is_none() {
+    let listeners = &settings.listen;
+    let requests = listeners.proxy_listen.all.iter();
+    let own: Vec<CipherSuite> = requests
+        .chain(&listeners.stream_listen.all)
+        .filter_map(|listen| listen.ssl_cipher_suite)
+        .collect();
+    let custom = tls.ssl_cipher_suite == CipherSuite::Custom || own.contains(&CipherSuite::Custom);
+    if custom && tls.ssl_ciphers.is_none() {
         wrong(
             "ssl_ciphers",
             "must be set with 'ssl_cipher_suite = custom'".to_owned(),
             "name the ciphers",
         );
     }
-    if tls.ssl_cipher_suite != CipherSuite::Custom && tls.ssl_ciphers.is_some() {
+    if !custom && tls.ssl_ciphers.is_some() {
         wrong(
             "ssl_ciphers",
             format!(

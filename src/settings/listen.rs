@@ -5,17 +5,20 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::json;
 
 use super::key::keys;
+use super::tls::CipherSuite;
 use super::value::{Raw, Value};
 
 keys! {
     /// Where the instance listens.
     pub struct ListenSettings {
         /// Where clients connect. Flags: `ssl`, `http2` (with `ssl` by ALPN, alone with prior knowledge),
-        /// `proxy_protocol`, `reuseport`, `backlog=N`. Port 0 takes a free one.
+        /// `proxy_protocol`, `reuseport`, `backlog=N`, with `ssl` also `ssl_cipher_suite=SUITE` instead of the setting of
+        /// that name. Port 0 takes a free one.
         proxy_listen: Listeners<ProxyFlags> = "0.0.0.0:8000, 0.0.0.0:8443 http2 ssl";
         /// Where clients connect for routes with the protocols `tcp`, `tls` and `tls_passthrough`. On an address with
         /// `ssl` every connection begins with TLS, and the server name decides whether it ends here or passes through;
-        /// without, nothing is looked at. Flags: `ssl`, `proxy_protocol`, `reuseport`, `backlog=N`. Port 0 takes a free one.
+        /// without, nothing is looked at. Flags: `ssl`, `proxy_protocol`, `reuseport`, `backlog=N`, `ssl_cipher_suite=SUITE`.
+        /// Port 0 takes a free one.
         stream_listen: Listeners<StreamFlags> = "off";
         /// Kong's Admin API, plain HTTP.
         admin_listen: Listeners<PlainFlags> = "127.0.0.1:8001";
@@ -45,6 +48,8 @@ pub struct Listen {
     pub reuseport: bool,
     /// Length of the queue of connections not yet accepted. Absent: the system's largest.
     pub backlog: Option<u32>,
+    /// Versions and ciphers of this listener. Absent: those of the setting of this name.
+    pub ssl_cipher_suite: Option<CipherSuite>,
 }
 
 impl Listen {
@@ -64,6 +69,9 @@ impl Listen {
         }
         if let Some(backlog) = self.backlog {
             listener.push_str(&format!(" backlog={backlog}"));
+        }
+        if let Some(suite) = self.ssl_cipher_suite {
+            listener.push_str(&format!(" ssl_cipher_suite={}", suite.word()));
         }
         json!({
             "ip": self.address.ip().to_string(),
@@ -142,7 +150,11 @@ impl<F: Flags> Listeners<F> {
             .into_iter()
             .filter_map(|(allowed, flag)| allowed.then_some(flag))
             .collect();
-        format!("{optional}`reuseport`, `backlog=N`")
+        let suite = match F::SSL {
+            true => ", `ssl_cipher_suite=SUITE`",
+            false => "",
+        };
+        format!("{optional}`reuseport`, `backlog=N`{suite}")
     }
 }
 
@@ -215,6 +227,7 @@ fn parse_listen<F: Flags>(text: &str) -> Result<Listen, String> {
         proxy_protocol: false,
         reuseport: false,
         backlog: None,
+        ssl_cipher_suite: None,
     };
     for word in words {
         match word.split_once('=') {
@@ -250,8 +263,18 @@ fn parse_listen<F: Flags>(text: &str) -> Result<Listen, String> {
                     ));
                 }
             },
+            Some(("ssl_cipher_suite", suite)) if F::SSL => {
+                let suite = CipherSuite::parse(&Raw::Text(suite.to_owned()))
+                    .map_err(|why| format!("ssl_cipher_suite of {written}: {why}"))?;
+                listen.ssl_cipher_suite = Some(suite);
+            }
             _ => return Err(format!("flag '{word}' of {written} is not known")),
         }
+    }
+    if listen.ssl_cipher_suite.is_some() && !listen.ssl {
+        return Err(format!(
+            "flag 'ssl_cipher_suite' of {written} counts with 'ssl' only"
+        ));
     }
     Ok(listen)
 }

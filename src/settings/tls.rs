@@ -1,19 +1,32 @@
 //! TLS to clients and to upstreams.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::key::{choice, keys};
-use super::value::{Raw, Value};
+use super::value::{ByteSize, Raw, Value};
 
 keys! {
     /// TLS to clients and to upstreams.
     pub struct TlsSettings {
-        /// Versions offered to clients.
+        /// Versions offered to clients. Does not count with the suites `modern` and `old`, which have their own.
         ssl_protocols: TlsProtocols = "TLSv1.2 TLSv1.3";
-        /// A named set of ciphers for TLS 1.2 and older, after Mozilla's recommendations; `custom` takes `ssl_ciphers`.
+        /// A named set of versions and ciphers, after Mozilla's recommendations: `modern` is TLS 1.3, `intermediate` has the
+        /// ciphers of TLS 1.2 with forward secrecy, `old` goes down to TLS 1.0, `custom` takes `ssl_protocols` and
+        /// `ssl_ciphers`. A listener's flag `ssl_cipher_suite=…` chooses another one for it.
         ssl_cipher_suite: CipherSuite = "intermediate";
         /// Ciphers for TLS 1.2 and older in the notation of OpenSSL; counts with `ssl_cipher_suite = custom`.
         ssl_ciphers: Option<CipherList> = "";
+        /// How long a client may resume a session, `1d` or a number of seconds.
+        ssl_session_timeout: Span = "1d";
+        /// Room for sessions of clients that use no tickets, some 4,000 in each mebibyte; 0 keeps none.
+        ssl_session_cache_size: ByteSize = "10m";
+        /// Whether clients are given tickets to resume sessions with. Without them TLS 1.3 resumes none.
+        ssl_session_tickets: bool = "on";
+        /// Whether clients that ask are shown, with a certificate that names an OCSP responder and comes with the
+        /// certificate of its issuer, the responder's answer that it was not revoked. Answers are fetched in the
+        /// background.
+        ssl_stapling: bool = "off";
         /// The default certificates, PEM files with their chains, for names that no SNI entity knows. Without any, an RSA
         /// and an ECDSA pair are generated in `prefix` at the first start.
         ssl_cert: Vec<PathBuf> = "" => reloads();
@@ -117,6 +130,47 @@ choice! {
         /// What `ssl_ciphers` says.
         Custom = "custom",
         ! "fips" = "the TLS library of this program is not a validated module",
+    }
+}
+
+/// A span of time as nginx writes it: a number of seconds, or with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(
+    /// At most a year.
+    pub Duration,
+);
+
+impl Value for Span {
+    fn parse(raw: &Raw) -> Result<Self, String> {
+        const SECONDS_MAX: u64 = 366 * 86_400;
+        let text = raw.one()?;
+        let (digits, unit) = match text.as_bytes().last() {
+            Some(b's') => (text.strip_suffix('s'), 1),
+            Some(b'm') => (text.strip_suffix('m'), 60),
+            Some(b'h') => (text.strip_suffix('h'), 3_600),
+            Some(b'd') => (text.strip_suffix('d'), 86_400),
+            _ => (Some(text), 1),
+        };
+        let number: Option<u64> = digits.and_then(|digits| digits.parse().ok());
+        let number = number.ok_or_else(|| format!("'{text}' is not a span of time"))?;
+        match number.checked_mul(unit) {
+            Some(seconds) if seconds <= SECONDS_MAX => Ok(Self(Duration::from_secs(seconds))),
+            _ => Err(format!("{text} is out of range")),
+        }
+    }
+
+    fn allowed() -> String {
+        "a number of seconds, or with `s`, `m`, `h` or `d`, at most a year".to_owned()
+    }
+
+    fn json(&self) -> serde_json::Value {
+        const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+        let seconds = self.0.as_secs();
+        let unit = UNITS.iter().find(|(unit, _)| seconds.is_multiple_of(*unit));
+        match unit {
+            Some((unit, name)) if seconds > 0 => format!("{}{name}", seconds / unit).into(),
+            _ => "0s".into(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Authority, Gateway, Origin, Pair};
+use crate::harness::{Authority, Gateway, Origin, Pair, eventually};
 
 /// Certificates and keys in files, for programs that want them so.
 struct Files(tempfile::TempDir);
@@ -491,5 +491,114 @@ fn a_ca_certificate_in_use_stays_and_bad_ones_are_refused() {
         let answer = admin.post("/ca_certificates", json!({"cert": bad}));
         let text = answer.expect_status(400).text();
         assert!(text.contains(message), "{text}");
+    }
+}
+
+/// What `openssl s_client` says about the handshake with these arguments; nothing is asked for.
+fn handshake(address: SocketAddr, arguments: &[&str]) -> String {
+    let output = Command::new("openssl")
+        .args(["s_client", "-connect", &address.to_string()])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("openssl is installed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn answers_about_revocation_are_stapled() {
+    let authority =
+        Revoking::new(|responder| format!("authorityInfoAccess=OCSP;URI:http://{responder}/\n"));
+    let read = |name: &str| std::fs::read_to_string(authority.files.path(name)).expect("a file");
+    let responder = authority.respond();
+    let gateway = Gateway::builder()
+        .setting("ssl_stapling", "on")
+        .declarative(
+            &json!({
+                "_format_version": "3.0",
+                "certificates": [{
+                    "cert": read("good.pem") + &authority.authority(), "key": read("good.key"),
+                    "snis": [{"name": "stapled.test"}],
+                }, {
+                    "cert": read("revoked.pem") + &authority.authority(), "key": read("revoked.key"),
+                    "snis": [{"name": "revoked.test"}],
+                }],
+            })
+            .to_string(),
+        )
+        .start();
+    let shown = |name: &str| handshake(gateway.tls(), &["-status", "-servername", name]);
+    let stapled = eventually("an answer is stapled", || {
+        let text = shown("stapled.test");
+        text.contains("OCSP Response Status: successful")
+            .then_some(text)
+    });
+    assert!(stapled.contains("Cert Status: good"), "{stapled}");
+    assert!(shown("revoked.test").contains("OCSP response: no response sent"));
+    assert!(shown("other.test").contains("OCSP response: no response sent"));
+    // It is still shown when nobody answers any more.
+    drop(responder);
+    assert!(shown("stapled.test").contains("Cert Status: good"));
+}
+
+#[test]
+fn each_listener_has_its_profile() {
+    let gateway = Gateway::builder()
+        .setting(
+            "proxy_listen",
+            "127.0.0.1:0, 127.0.0.1:0 ssl, 127.0.0.1:0 ssl ssl_cipher_suite=modern, \
+             127.0.0.1:0 ssl ssl_cipher_suite=old, 127.0.0.1:0 ssl ssl_cipher_suite=custom",
+        )
+        .setting(
+            "ssl_ciphers",
+            "ECDHE-ECDSA-AES256-GCM-SHA384:DHE-RSA-AES128-GCM-SHA256",
+        )
+        .declarative(r#"{"_format_version": "3.0"}"#)
+        .start();
+    let listeners = gateway.tls_listeners();
+    let [intermediate, modern, old, custom] = listeners[..] else {
+        panic!("four listeners, not {listeners:?}");
+    };
+    let oldest = &["-tls1", "-cipher", "ALL:@SECLEVEL=0"][..];
+    let cipher = &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"][..];
+    let strong = &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"][..];
+    for (listener, arguments, accepted) in [
+        (intermediate, oldest, false),
+        (intermediate, cipher, true),
+        (intermediate, &["-tls1_3"][..], true),
+        (modern, cipher, false),
+        (modern, &["-tls1_3"][..], true),
+        (old, oldest, true),
+        (custom, cipher, false),
+        (custom, strong, true),
+    ] {
+        let text = handshake(listener, arguments);
+        let done = text.contains("Cipher is ") && !text.contains("Cipher is (NONE)");
+        assert_eq!(done, accepted, "{listener} {arguments:?}: {text}");
+    }
+    let said = gateway.said();
+    assert!(
+        said.contains("cannot be told to use DHE-RSA-AES128-GCM-SHA256"),
+        "{said}"
+    );
+    assert!(said.contains("no DHE ciphers"), "{said}");
+}
+
+#[test]
+fn sessions_without_tickets_are_kept_as_configured() {
+    let files = Files::new();
+    for (tickets, cache, resumed) in [("on", "0", true), ("off", "1m", true), ("off", "0", false)] {
+        let gateway = Gateway::builder()
+            .setting("ssl_session_tickets", tickets)
+            .setting("ssl_session_cache_size", cache)
+            .setting("ssl_session_timeout", "10m")
+            .declarative(r#"{"_format_version": "3.0"}"#)
+            .start();
+        let session = files.path(&format!("{tickets}{cache}"));
+        let session = text(&session);
+        let first = s_client(gateway.tls(), "a.test", &["-tls1_2", "-sess_out", session]);
+        assert!(!first.was_resumed());
+        let second = s_client(gateway.tls(), "a.test", &["-tls1_2", "-sess_in", session]);
+        assert_eq!(second.was_resumed(), resumed, "{tickets} {cache}");
     }
 }

@@ -38,7 +38,8 @@ use crate::runtime::session::Session;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshot::Snapshot;
 use crate::settings::listen::Listen;
-use crate::settings::tls::{CipherSuite, TlsProtocols, TlsSettings};
+use crate::settings::tls::{CipherSuite, Span, TlsProtocols, TlsSettings};
+use crate::settings::value::ByteSize;
 
 /// No answer takes longer; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -153,6 +154,7 @@ impl Setup {
                 proxy_protocol: false,
                 reuseport: false,
                 backlog: None,
+                ssl_cipher_suite: None,
             }],
             stream_listeners: Vec::new(),
             tls: TlsSettings {
@@ -163,6 +165,10 @@ impl Setup {
                 },
                 ssl_cipher_suite: CipherSuite::Intermediate,
                 ssl_ciphers: None,
+                ssl_session_timeout: Span(Duration::from_secs(60)),
+                ssl_session_cache_size: ByteSize(1 << 20),
+                ssl_session_tickets: true,
+                ssl_stapling: false,
                 ssl_cert: Vec::new(),
                 ssl_cert_key: Vec::new(),
                 client_ssl: false,

@@ -196,6 +196,16 @@ impl Gateway {
         *first.expect("a stream listener with TLS")
     }
 
+    /// All TLS proxy listeners, in the order configured.
+    pub(crate) fn tls_listeners(&self) -> Vec<SocketAddr> {
+        self.listeners.tls.clone()
+    }
+
+    /// What it has said on standard error so far.
+    pub(crate) fn said(&self) -> String {
+        self.errors.text()
+    }
+
     /// The status listener.
     pub(crate) fn status(&self) -> SocketAddr {
         *self.listeners.status.first().expect("a status listener")
