@@ -158,6 +158,7 @@ impl Doors {
                 proxy_protocol: false,
                 reuseport: false,
                 backlog: None,
+                ssl_cipher_suite: None,
             },
             None,
         )?;
