@@ -14,6 +14,7 @@ mod origin;
 mod plot;
 mod process;
 mod report;
+mod resilience;
 mod scenario;
 mod statistics;
 mod tls;
@@ -41,6 +42,11 @@ struct Command {
 enum Role {
     /// Run as the bare Pingora proxy (started by the load tests themselves).
     Bare(bare::BareArguments),
+    /// Make one of three targets sick under load, and tell what clients notice.
+    Resilience(resilience::ResilienceArguments),
+    /// Run as a target (started by `resilience` itself).
+    #[command(hide = true)]
+    Target(resilience::TargetArguments),
 }
 
 /// What to measure and for how long.
@@ -76,6 +82,8 @@ fn main() -> ExitCode {
     let command = Command::parse();
     let outcome = match command.role {
         Some(Role::Bare(arguments)) => bare::run(&arguments),
+        Some(Role::Resilience(arguments)) => resilience::run(&arguments),
+        Some(Role::Target(arguments)) => resilience::run_target(&arguments),
         None => run(command.run),
     };
     match outcome {

@@ -69,6 +69,11 @@ impl Running {
         Ok(())
     }
 
+    /// The child's process id. On machines with several cores `taskset` has become the child by then.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// CPU time of the tree so far, user and system, in microseconds.
     ///
     /// # Errors
