@@ -40,6 +40,7 @@ pub mod status_listener;
 pub mod table;
 mod tags;
 mod timers;
+mod traces;
 mod upstreams;
 pub mod users;
 

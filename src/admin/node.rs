@@ -56,6 +56,11 @@ pub trait Node: Send + Sync + 'static {
     /// Sets the log level until `seconds` have passed; none for good. `Err` says why it cannot be done.
     fn set_log_level(&self, level: &str, seconds: Option<u64>) -> Result<(), String>;
 
+    /// What traced requests did, the newest first.
+    fn traces(&self) -> Vec<Value> {
+        Vec::new()
+    }
+
     /// Counts of tasks that wait for a moment: running now, waiting.
     fn timers(&self) -> (u64, u64);
 }

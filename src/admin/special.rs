@@ -4,7 +4,8 @@ use super::crud;
 use super::table::{Endpoint, Table};
 use super::{
     cache, certificates, clustering, config, consumer_groups, consumers, debug, endpoints,
-    filter_chains, openapi, plugins_enabled, root, schemas, status, tags, timers, upstreams,
+    filter_chains, openapi, plugins_enabled, root, schemas, status, tags, timers, traces,
+    upstreams,
 };
 use crate::dialects::kong::entities::EntityTable;
 
@@ -21,6 +22,7 @@ pub fn table(entities: &EntityTable) -> Table {
             "Show counters, memory and the serving revision",
             status::show,
         ),
+        Endpoint::at("/traces").shows("Show what traced requests did", traces::show),
         Endpoint::at("/timers").shows("Count waiting tasks", timers::show),
     ]);
     for further in [

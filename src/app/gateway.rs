@@ -80,6 +80,8 @@ pub(crate) struct Gateway {
     snapshots: Arc<ArcSwap<Snapshot>>,
     pub(crate) live: Arc<Live>,
     pub(crate) resolver: Arc<Resolver>,
+    /// Held here, because states without a holder are forgotten.
+    traces: Arc<Traces>,
 }
 
 impl Gateway {
@@ -149,10 +151,11 @@ impl Gateway {
             builder,
             linker,
             snapshots,
+            traces: Traces::of(&live),
             live,
             resolver,
         };
-        Traces::of(&gateway.live).allow(gateway.settings.trace_token());
+        gateway.traces.allow(gateway.settings.trace_token());
         if gateway.settings.general.database == Database::Off {
             let loaded = gateway.load_document(&gateway.settings)?;
             if !loaded && successor {
@@ -243,7 +246,7 @@ impl Gateway {
             self.load_document(&settings)?;
             bundles::load(&self.control, &settings, &self.reading.bundles)?;
         }
-        Traces::of(&self.live).allow(settings.trace_token());
+        self.traces.allow(settings.trace_token());
         for key in later {
             tracing::warn!(
                 "{}: counts after a restart or upgrade only",

@@ -210,6 +210,12 @@ impl Node for Process {
         Ok(())
     }
 
+    fn traces(&self) -> Vec<serde_json::Value> {
+        let traces = crate::plugins::apigee::flow::trace::Traces::of(&self.live).list();
+        let shown = traces.iter().map(|trace| serde_json::to_value(&**trace));
+        shown.filter_map(Result::ok).collect()
+    }
+
     fn timers(&self) -> (u64, u64) {
         let tasks = tokio::runtime::Handle::try_current()
             .map_or(0, |runtime| runtime.metrics().num_alive_tasks());

@@ -269,6 +269,17 @@ impl Property<'_> {
         codes
     }
 
+    /// Bodies pass in the coding in which they came.
+    fn refuse_compression(&self, findings: &mut Findings) {
+        if !self.value.is_empty() {
+            findings.error(
+                "unsupported-property",
+                self.at.clone(),
+                "is not supported in this version, bodies pass in the coding in which they came; remove it",
+            );
+        }
+    }
+
     fn unknown(&self, findings: &mut Findings) {
         findings.warning(
             "unknown-property",
@@ -294,12 +305,20 @@ pub(super) fn read_target_properties(
                 read.io_timeout_ms = property.milliseconds(IO_TIMEOUT_MS, findings);
             }
             "keepalive.timeout.millis" => {
+                findings.warning(
+                    "no-effect",
+                    property.at.clone(),
+                    "has no effect, idle connections are kept as upstream_keepalive_idle_timeout says",
+                );
                 read.keepalive_timeout_ms = property.milliseconds(KEEPALIVE_TIMEOUT_MS, findings);
             }
             "success.codes" => read.success_codes = property.codes(findings),
             "request.streaming.enabled" => read.request_streaming = property.flag(findings),
             "response.streaming.enabled" => read.response_streaming = property.flag(findings),
-            "compression.algorithm" => read.compression = property.compression(findings),
+            "compression.algorithm" => {
+                read.compression = property.compression(findings);
+                property.refuse_compression(findings);
+            }
             "request.retain.headers.enabled" => read.request_headers.all = property.flag(findings),
             "request.retain.headers" => read.request_headers.names = property.names(),
             "response.retain.headers.enabled" => {
@@ -366,7 +385,10 @@ pub(super) fn read_proxy_properties(
         match property.name {
             "request.streaming.enabled" => read.request_streaming = property.flag(findings),
             "response.streaming.enabled" => read.response_streaming = property.flag(findings),
-            "compression.algorithm" => read.compression = property.compression(findings),
+            "compression.algorithm" => {
+                read.compression = property.compression(findings);
+                property.refuse_compression(findings);
+            }
             "X-Forwarded-For" => read.forwards_own_address = property.flag(findings),
             "api.timeout" => {
                 let limit = property.milliseconds(u32::MAX, findings);

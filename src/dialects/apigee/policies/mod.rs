@@ -4,6 +4,7 @@
 //! here is plain data: the compiled plan shows it. Refuses to know how a policy runs.
 
 pub mod access_control;
+pub mod assert_condition;
 pub mod assign_message;
 pub mod basic_authentication;
 pub mod cors;
@@ -14,6 +15,7 @@ pub mod json_to_xml;
 pub mod message_edits;
 pub mod raise_fault;
 pub mod regular_expression_protection;
+pub mod service_callout;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod texts;
@@ -54,6 +56,8 @@ impl PolicyEntry {
 /// Every policy that can be used.
 const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("AssignMessage", assign_message::parse),
+    PolicyEntry::new("AssertCondition", assert_condition::parse),
+    PolicyEntry::new("ServiceCallout", service_callout::parse),
     PolicyEntry::new("FlowCallout", flow_callout::parse),
     PolicyEntry {
         spellings: &["JavaScript"],

@@ -31,6 +31,26 @@ pub(crate) fn tls_failed(reason: &str) -> PolicyFault {
     )
 }
 
+/// The target stayed silent.
+pub(crate) fn gateway_timeout() -> PolicyFault {
+    let mut fault = PolicyFault::new(
+        504,
+        "messaging.adaptors.http.flow.GatewayTimeout",
+        "Gateway Timeout",
+    );
+    fault.reason = Some("TARGET_READ_TIMEOUT".to_owned());
+    fault
+}
+
+/// A request that brings something says nothing of its length.
+pub(crate) fn length_required() -> PolicyFault {
+    PolicyFault::new(
+        411,
+        "messaging.adaptors.http.flow.LengthRequired",
+        "Content-Length is missing",
+    )
+}
+
 /// A policy made a URL or path that cannot be called.
 pub(crate) fn bad_path(reason: &str) -> PolicyFault {
     tracing::info!("{reason}");

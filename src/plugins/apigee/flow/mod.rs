@@ -11,6 +11,7 @@
 //! Owns the seam between the engine's phases and a [`transaction::Transaction`]. A program that looks at nothing has no
 //! transaction at all: its requests get a new target and no more. Start at [`entry`] and [`transaction`].
 
+pub(crate) mod call;
 mod catalogue;
 pub(crate) mod context;
 mod dynamic;
@@ -31,7 +32,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use parking_lot::Mutex;
 use pingora_http::ResponseHeader;
 use tokio::sync::Semaphore;
@@ -261,6 +262,34 @@ impl Flows {
         })
     }
 
+    /// A POST or PUT must tell the length of its body, unless the target's properties let it pass.
+    fn lacks_length(&self, exchange: &Exchange, transaction: &mut Transaction) -> bool {
+        if exchange.request_body != RequestBody::Absent
+            || exchange.request.headers.contains_key(CONTENT_LENGTH)
+        {
+            return false;
+        }
+        let Some(frame) = transaction.top() else {
+            return false;
+        };
+        let allowed = frame.http_way().map(|way| {
+            let properties = &way.plan.properties;
+            (
+                properties.allow_post_without_length,
+                properties.allow_put_without_length,
+            )
+        });
+        let (post, put) = allowed.unwrap_or_default();
+        frame.scope.message(REQUEST).is_some_and(|request| {
+            request.content.is_empty()
+                && match request.verb.as_ref() {
+                    "POST" => !post,
+                    "PUT" => !put,
+                    _ => false,
+                }
+        })
+    }
+
     /// The answer of a transaction that has one, as the gateway's own response.
     fn local(&self, exchange: &mut Exchange, mut transaction: Transaction) -> LocalResponse {
         if let Some(frame) = transaction.outer() {
@@ -397,6 +426,10 @@ impl Plugin for Flows {
         };
         match outcome {
             Outcome::Answer => Flow::Respond(Box::new(self.local(exchange, transaction))),
+            Outcome::Forward(_) if self.lacks_length(exchange, &mut transaction) => {
+                transaction.fail(fault::length_required()).await;
+                Flow::Respond(Box::new(self.local(exchange, transaction)))
+            }
             Outcome::Forward(composed) => {
                 let limit = self.program.plan.handling.response_bytes_max;
                 exchange.response_holding =

@@ -159,6 +159,41 @@ pub(crate) fn compose(
     })
 }
 
+/// Where a callout goes: the forward, and its URL's own path and query.
+pub(crate) fn callout(
+    program: &Program,
+    scope: &Scope,
+    way: &HttpWay,
+) -> Result<(Arc<Forward>, UrlParts), PolicyFault> {
+    let parse = |text: &str| UrlParts::parse(text).map_err(|reason| fault::bad_path(&reason));
+    match &way.url {
+        Some(Url::Fixed(url)) => match way.plan.tls {
+            None => Ok((profile(scope, way.plan.forward)?, url.clone())),
+            Some(_) => Ok((dynamic_forward(program, scope, way, url)?, url.clone())),
+        },
+        Some(Url::Template(template)) => {
+            let url = parse(&scope.fill(template))?;
+            Ok((dynamic_forward(program, scope, way, &url)?, url))
+        }
+        None => {
+            let forward = profile(scope, way.plan.forward)?;
+            let path = way
+                .path
+                .as_ref()
+                .map(|path| scope.fill(path))
+                .unwrap_or_default();
+            let path = join(&path, "");
+            let scheme = if forward.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            let url = parse(&format!("{scheme}://balanced{path}"))?;
+            Ok((forward, url))
+        }
+    }
+}
+
 /// The forward of the plan; it is missing only where it could not be linked.
 fn profile(scope: &Scope, id: uuid::Uuid) -> Result<Arc<Forward>, PolicyFault> {
     let forward = scope.inbound.snapshot.forwards.get(&id);
@@ -231,7 +266,7 @@ pub(crate) fn join(base: &str, suffix: &str) -> String {
 }
 
 /// The base's parameters, without those that the request has too, then the request's.
-pub(super) fn joined_query(
+pub(crate) fn joined_query(
     base: Option<String>,
     own: Option<&str>,
     retain: &Retain,

@@ -4,6 +4,7 @@
 //! requests at once: it keeps no state of a request. What it may see and change is its [`FlowContext`].
 
 mod access_control;
+mod assert_condition;
 mod assign_message;
 mod basic_authentication;
 mod conversion;
@@ -14,6 +15,7 @@ mod javascript;
 pub(crate) mod message_edits;
 mod raise_fault;
 mod regular_expression_protection;
+mod service_callout;
 #[cfg(test)]
 mod test_support;
 mod threat_protection;
@@ -100,6 +102,7 @@ impl PolicyEntry {
 /// Every policy that can run.
 const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("AssignMessage", "assignmessage", assign_message::link),
+    PolicyEntry::new("AssertCondition", "assertcondition", assert_condition::link),
     PolicyEntry::new("FlowCallout", "flow", flow_callout::link),
     PolicyEntry::new("Javascript", "javascript", javascript::link),
     PolicyEntry::new("AccessControl", "acl", access_control::link),
@@ -131,6 +134,7 @@ const TABLE: &[PolicyEntry] = &[
     ),
     PolicyEntry::new("XMLToJSON", "xmltojson", conversion::link_xml_to_json),
     PolicyEntry::new("CORS", "cors", cors::link),
+    PolicyEntry::new("ServiceCallout", "servicecallout", service_callout::link),
     PolicyEntry::new("RaiseFault", "raisefault", raise_fault::link),
 ];
 
