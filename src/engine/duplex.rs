@@ -72,6 +72,13 @@ struct Verdict(std::result::Result<(), String>);
 
 /// Refuses a TLS connection, new or pooled, whose peer is not the one that the forward demands.
 pub(crate) fn check_peer(forward: &Forward, digest: Option<&Digest>) -> Result<()> {
+    if forward.tls.as_ref().is_some_and(|tls| tls.is_restricted()) {
+        // Its connector cannot be told; rather no request than one over a version or cipher that was not allowed.
+        return Error::e_explain(
+            ErrorType::InternalError,
+            "TLS versions or ciphers are prescribed for this upstream, which uploads and gRPC cannot keep to",
+        );
+    }
     if !forward.tls.as_ref().is_some_and(|tls| tls.verifies()) {
         return Ok(());
     }
