@@ -134,6 +134,10 @@ fn serving() -> Arc<Serving> {
         held_body_bytes_max: 1 << 20,
         client_idle_seconds: 65,
         tunnel_idle_seconds: None,
+        client_head_ms: 10_000,
+        client_body_bytes_per_second: 0,
+        listener_connections_max: 0,
+        address_connections_max: 0,
         client_requests_max: 10_000,
         retry_percent: 20,
         upstream_pool: UpstreamPoolPlan {

@@ -48,6 +48,8 @@ pub(crate) enum Setup {
     ManyRoutes,
     /// One route behind key-auth, rate-limiting and correlation-id. Programs without plugins run plain.
     Plugins,
+    /// Connections carried as bytes, whatever they mean: TCP, and TLS that ends at the proxy.
+    Stream,
 }
 
 impl Setup {
@@ -58,7 +60,7 @@ impl Setup {
                 let number = MANY_ROUTES / 2;
                 (host_of(number), format!("{}/small", path_of(number)).into())
             }
-            Self::Plain | Self::Plugins => ("localhost".to_owned(), path.into()),
+            Self::Plain | Self::Plugins | Self::Stream => ("localhost".to_owned(), path.into()),
         }
     }
 }
@@ -126,6 +128,9 @@ struct Place {
 }
 
 fn start_nginx_proxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<Running> {
+    if setup == Setup::Stream {
+        return start_nginx_stream(ground, place);
+    }
     let listen = format!(
         "listen {plain} backlog=4096; listen {tls} ssl http2 backlog=4096;",
         plain = place.plain,
@@ -134,7 +139,7 @@ fn start_nginx_proxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result
     let pass = "proxy_pass http://origin;";
     let mut servers = String::new();
     match setup {
-        Setup::Plain | Setup::Plugins => {
+        Setup::Plain | Setup::Plugins | Setup::Stream => {
             writeln!(servers, "server {{ {listen} location / {{ {pass} }} }}")?;
         }
         Setup::ManyRoutes => {
@@ -175,9 +180,32 @@ fn start_nginx_proxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result
     start_nginx("nginx", PROXY_CORE, &place.folder, &configuration)
 }
 
+fn start_nginx_stream(ground: &Ground<'_>, place: &Place) -> Result<Running> {
+    // A module of its own in Debian's packages, built in elsewhere.
+    let module = Path::new("/usr/lib/nginx/modules/ngx_stream_module.so");
+    let load = match module.is_file() {
+        true => format!("load_module {};\n", module.display()),
+        false => String::new(),
+    };
+    let configuration = format!(
+        "{load}{preamble}\
+         stream {{\n\
+         ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;\n\
+         proxy_timeout 600s;\n\
+         server {{ listen {plain} backlog=4096; listen {tls} ssl backlog=4096; proxy_pass {origin}; }}\n}}\n",
+        preamble = nginx_preamble(&place.folder),
+        certificate = ground.certificate.certificate.display(),
+        key = ground.certificate.key.display(),
+        plain = place.plain,
+        tls = place.tls,
+        origin = ground.origin,
+    );
+    start_nginx("nginx stream", PROXY_CORE, &place.folder, &configuration)
+}
+
 fn start_haproxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<Running> {
     let select = match setup {
-        Setup::Plain | Setup::Plugins => "default_backend origin".to_owned(),
+        Setup::Plain | Setup::Plugins | Setup::Stream => "default_backend origin".to_owned(),
         Setup::ManyRoutes => {
             let map = place.folder.join("routes.map");
             let mut lines = String::new();
@@ -190,14 +218,22 @@ fn start_haproxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<Run
     };
     let configuration = format!(
         "global\n  nbthread 1\n  maxconn 8000\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
-         defaults\n  mode http\n  option forwardfor\n  http-reuse always\n\
+         defaults\n  {mode}\n\
          \x20 timeout client 600s\n  timeout server 600s\n  timeout connect 5s\n  timeout http-keep-alive 600s\n\
-         frontend front\n  bind {plain} backlog 4096\n  bind {tls} ssl crt {bundle} alpn h2,http/1.1 backlog 4096\n  {select}\n\
+         frontend front\n  bind {plain} backlog 4096\n  bind {tls} ssl crt {bundle} {alpn} backlog 4096\n  {select}\n\
          backend origin\n  server origin {origin} pool-max-conn 512\n",
         plain = place.plain,
         tls = place.tls,
         bundle = ground.certificate.bundle.display(),
         origin = ground.origin,
+        mode = match setup {
+            Setup::Stream => "mode tcp",
+            _ => "mode http\n  option forwardfor\n  http-reuse always",
+        },
+        alpn = match setup {
+            Setup::Stream => "",
+            _ => "alpn h2,http/1.1",
+        },
     );
     let file = place.folder.join("haproxy.cfg");
     fs::write(&file, configuration)?;
@@ -232,10 +268,20 @@ fn start_sallyport(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<R
     fs::write(&file, declarative(setup, ground.origin)?)?;
     let settings = [
         ("prefix", place.folder.join("prefix").display().to_string()),
-        (
-            "proxy_listen",
-            format!("{}, {} http2 ssl", place.plain, place.tls),
-        ),
+        match setup {
+            Setup::Stream => (
+                "stream_listen",
+                format!("{}, {} ssl", place.plain, place.tls),
+            ),
+            _ => (
+                "proxy_listen",
+                format!("{}, {} http2 ssl", place.plain, place.tls),
+            ),
+        },
+        match setup {
+            Setup::Stream => ("proxy_listen", "off".to_owned()),
+            _ => ("stream_listen", "off".to_owned()),
+        },
         ("admin_listen", "off".to_owned()),
         ("admin_gui_listen", "off".to_owned()),
         ("status_listen", "off".to_owned()),
@@ -269,6 +315,11 @@ fn start_sallyport(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<R
 fn declarative(setup: Setup, origin: SocketAddr) -> Result<String> {
     let mut routes = String::new();
     match setup {
+        Setup::Stream => {
+            routes.push_str(
+                r#"{"name":"all","protocols":["tcp","tls"],"sources":[{"ip":"127.0.0.0/8"}]}"#,
+            );
+        }
         Setup::Plain | Setup::Plugins => {
             routes.push_str(r#"{"name":"all","paths":["/"],"strip_path":false}"#);
         }
@@ -285,15 +336,20 @@ fn declarative(setup: Setup, origin: SocketAddr) -> Result<String> {
         }
     }
     let plugins = match setup {
-        Setup::Plain | Setup::ManyRoutes => String::new(),
+        Setup::Plain | Setup::ManyRoutes | Setup::Stream => String::new(),
         Setup::Plugins => format!(
             r#","plugins":[{{"name":"key-auth"}},{{"name":"correlation-id"}},
             {{"name":"rate-limiting","config":{{"minute":1000000000,"policy":"local"}}}}],
             "consumers":[{{"username":"load","keyauth_credentials":[{{"key":"{API_KEY}"}}]}}]"#
         ),
     };
+    let scheme = if setup == Setup::Stream {
+        "tcp"
+    } else {
+        "http"
+    };
     Ok(format!(
-        r#"{{"_format_version":"3.0","services":[{{"name":"origin","url":"http://{origin}","routes":[{routes}]}}]{plugins}}}"#
+        r#"{{"_format_version":"3.0","services":[{{"name":"origin","url":"{scheme}://{origin}","routes":[{routes}]}}]{plugins}}}"#
     ))
 }
 

@@ -176,6 +176,7 @@ impl Gateway {
         requests: ProxyListeners,
         streams: ProxyListeners,
         workers: usize,
+        open_files: Option<u64>,
     ) -> anyhow::Result<Engine> {
         let mut inherited = requests.inherited;
         inherited.extend(streams.inherited);
@@ -189,6 +190,9 @@ impl Gateway {
             workers,
             upstream_pool_size: self.settings.limits.upstream_keepalive_pool_size.as_usize(),
             inherited,
+            http2_idle: self.settings.limits.http2_idle_timeout.0,
+            descriptors: open_files
+                .map(|limit| (limit, self.settings.limits.reserved_descriptors.0)),
             forced_driver: match self.settings.testing.test_driver {
                 TestDriver::Auto => None,
                 TestDriver::Exchange => Some(ForcedDriver::Exchange),

@@ -49,10 +49,16 @@ pub(crate) fn run_with(
         Some(process::Lock::take(&prefix, false)?)
     };
     let logging = Arc::new(Logging::start(&settings)?);
-    match process::raise_open_files() {
-        Ok(limit) => tracing::info!(limit, "open files"),
-        Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
-    }
+    let open_files = match process::raise_open_files() {
+        Ok(limit) => {
+            tracing::info!(limit, "open files");
+            Some(limit)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the limit on open files cannot be raised");
+            None
+        }
+    };
     let mut inherited = if upgrade {
         Inherited::receive(&prefix)?
     } else {
@@ -75,6 +81,7 @@ pub(crate) fn run_with(
         &mut keepsakes,
         &mut bound,
         workers,
+        open_files,
     )?;
     let administration =
         Administration::bind(&gateway, &mut inherited, &mut keepsakes, &mut bound)?;
@@ -119,12 +126,13 @@ fn bind_proxy(
     keepsakes: &mut Keepsakes,
     listeners_bound: &mut Vec<BoundListener>,
     workers: usize,
+    open_files: Option<u64>,
 ) -> anyhow::Result<Engine> {
     let requests = &gateway.settings.listen.proxy_listen.all;
     let streams = &gateway.settings.listen.stream_listen.all;
     let for_requests = listeners::proxy_listeners(Role::Proxy, requests, inherited)?;
     let for_streams = listeners::proxy_listeners(Role::Stream, streams, inherited)?;
-    let engine = gateway.engine(for_requests, for_streams, workers)?;
+    let engine = gateway.engine(for_requests, for_streams, workers, open_files)?;
     for (role, configured, bound) in [
         (Role::Proxy, requests, engine.bound()),
         (Role::Stream, streams, engine.stream_bound()),

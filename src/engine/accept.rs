@@ -8,6 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,7 +16,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::engine::proxy_header;
+use crate::engine::admission::{Admission, OnListener};
+use crate::engine::{descriptors, proxy_header};
 use crate::runtime::connection::Connection;
 use crate::runtime::node::Node;
 use crate::runtime::snapshot::Snapshot;
@@ -66,12 +68,13 @@ pub(crate) struct Accepting<S> {
     pub(crate) serve: Arc<S>,
     pub(crate) snapshots: Arc<ArcSwap<Snapshot>>,
     pub(crate) node: Arc<Node>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) shutdown: watch::Receiver<bool>,
 }
 
 impl<S: Serve> Accepting<S> {
     /// Accepts until the shutdown.
-    pub(crate) async fn run(mut self, bound: Bound) {
+    pub(crate) async fn run(self, bound: Bound) {
         let listener = match TcpListener::from_std(bound.socket) {
             Ok(listener) => listener,
             Err(error) => {
@@ -80,21 +83,33 @@ impl<S: Serve> Accepting<S> {
             }
         };
         let local = bound.local;
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = self.shutdown.wait_for(|stop| *stop) => return,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.start(stream, peer, local, bound.listen.proxy_protocol),
-                Err(error) => {
+        let expects_header = bound.listen.proxy_protocol;
+        let open = Arc::new(AtomicUsize::new(0));
+        let mut shutdown = self.shutdown.clone();
+        let accepting = async {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        // It is served, being here already; the next ones wait where they cost nothing.
+                        let short = descriptors::is_reserved(&stream);
+                        self.start(stream, peer, local, expects_header, &open);
+                        if short {
+                            await_descriptors(&listener, local).await;
+                        }
+                    }
                     // The client's own failures are no reason to pause.
-                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
                         tracing::warn!(%error, address = %local, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
+                        await_descriptors(&listener, local).await;
                     }
                 }
             }
+        };
+        tokio::select! {
+            () = accepting => {}
+            _ = shutdown.wait_for(|stop| *stop) => {}
         }
     }
 
@@ -104,7 +119,15 @@ impl<S: Serve> Accepting<S> {
         peer: SocketAddr,
         listening: SocketAddr,
         expects_header: bool,
+        open: &Arc<AtomicUsize>,
     ) {
+        let limits = AtMost::of(&self.snapshots);
+        let Some(on_listener) = OnListener::admit(open, limits.on_listener) else {
+            self.admission
+                .refused(peer.ip(), "listener_connections_max");
+            return;
+        };
+        let admission = Arc::clone(&self.admission);
         // Only of a listener for all addresses the socket knows better than the listener.
         let local = match listening.ip().is_unspecified() {
             true => stream.local_addr().unwrap_or(listening),
@@ -115,7 +138,7 @@ impl<S: Serve> Accepting<S> {
         let snapshots = Arc::clone(&self.snapshots);
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move {
-            let _open = Open::new(&node);
+            let (_open, _on_listener) = (Open::new(&node), on_listener);
             let mut client = peer;
             if expects_header {
                 match proxy_header::receive(&mut stream).await {
@@ -130,6 +153,10 @@ impl<S: Serve> Accepting<S> {
                     }
                 }
             }
+            let Some(_admitted) = admission.admit(client.ip(), limits.of_address) else {
+                admission.refused(client.ip(), "address_connections_max");
+                return;
+            };
             let connection = {
                 let snapshot = snapshots.load();
                 let serving = &snapshot.serving;
@@ -140,6 +167,36 @@ impl<S: Serve> Accepting<S> {
                 tracing::debug!(%error, %client, "connection ended");
             }
         });
+    }
+}
+
+/// Waits while all descriptors are taken but those that are kept for others.
+async fn await_descriptors(listener: &TcpListener, local: SocketAddr) {
+    if descriptors::has_room(listener.as_fd()) {
+        return;
+    }
+    tracing::warn!(listener = %local, "descriptors run out: nothing is accepted until some are free");
+    while !descriptors::has_room(listener.as_fd()) {
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+    tracing::warn!(listener = %local, "descriptors are free again");
+}
+
+/// How many connections there may be at a time; 0 is no limit.
+#[derive(Clone, Copy)]
+struct AtMost {
+    on_listener: usize,
+    of_address: usize,
+}
+
+impl AtMost {
+    fn of(snapshots: &ArcSwap<Snapshot>) -> Self {
+        let snapshot = snapshots.load();
+        let plan = &snapshot.serving.plan;
+        Self {
+            on_listener: plan.listener_connections_max,
+            of_address: plan.address_connections_max,
+        }
     }
 }
 

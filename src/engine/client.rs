@@ -114,10 +114,15 @@ impl Client<'_> {
     async fn body_piece(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self {
             Self::Http1(http1) => http1.body_piece().await.map_err(BodyError::Io),
-            Self::Session(session) => session
-                .read_request_body()
-                .await
-                .map_err(BodyError::Session),
+            Self::Session(session) => {
+                let piece = session.read_request_body().await;
+                if matches!(piece, Ok(None))
+                    && let Some(io) = Io::under(session)
+                {
+                    io.body_ended();
+                }
+                piece.map_err(BodyError::Session)
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use pingora_core::tls::tokio_ssl::SslStream;
 use tokio::net::TcpStream;
 
 use crate::engine::balance::connect_fault;
+use crate::engine::descriptors;
 use crate::engine::exchange::codec::UpstreamStream;
 use crate::engine::forwarding::{self, Destination};
 use crate::runtime::exchange::Exchange;
@@ -31,6 +32,9 @@ pub(crate) async fn connect(
         let stream = TcpStream::connect(address).await.map_err(|error| {
             connect_fault(address, false, &format!("connecting failed: {error}"))
         })?;
+        if descriptors::is_reserved(&stream) {
+            return Err(connect_fault(address, false, "descriptors run out"));
+        }
         stream
             .set_nodelay(true)
             .map_err(|error| connect_fault(address, false, &error.to_string()))?;

@@ -25,6 +25,7 @@ use crate::engine::application::Application;
 use crate::engine::gateway::Begun;
 use crate::engine::http1::{Http1, Received};
 use crate::engine::io::{Channel, Io, Refuse};
+use crate::engine::pace::Limits;
 use crate::engine::peek::{self, look};
 use crate::engine::stream::Streams;
 use crate::engine::tls::Acceptor;
@@ -73,6 +74,7 @@ impl Serve for Front {
 struct Keeping {
     idle: Duration,
     requests_max: u32,
+    limits: Limits,
 }
 
 impl Front {
@@ -87,6 +89,13 @@ impl Front {
             requests_max: match plan.client_requests_max {
                 0 => u32::MAX,
                 requests => requests,
+            },
+            limits: Limits {
+                head: match plan.client_head_ms {
+                    0 => None,
+                    milliseconds => Some(Duration::from_millis(milliseconds)),
+                },
+                body_rate: plan.client_body_bytes_per_second,
             },
         }
     }
@@ -141,7 +150,9 @@ impl Front {
         keeping: Keeping,
         shutdown: ShutdownWatch,
     ) -> io::Result<()> {
-        let Keeping { idle, requests_max } = keeping;
+        let Keeping {
+            idle, requests_max, ..
+        } = keeping;
         let connection = Arc::new(connection);
         let http2 = alpn == ALPN::H2;
         let digest = if http2 {
@@ -150,7 +161,14 @@ impl Front {
             None
         };
         let refuse = Arc::clone(&self.refuse);
-        let io = Io::new(connection, channel, Some(alpn), digest, refuse);
+        let io = Io::new(
+            connection,
+            channel,
+            Some(alpn),
+            digest,
+            refuse,
+            keeping.limits,
+        );
         if http2 {
             self.application.process_new(Box::new(io), &shutdown).await;
             return Ok(());

@@ -258,11 +258,14 @@ impl ProxyHttp for Hooks {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
+        if end_of_stream && let Some(io) = Io::under(session.as_downstream()) {
+            io.body_ended();
+        }
         let Some(exchange) = &ctx.exchange else {
             return Ok(());
         };

@@ -28,10 +28,14 @@ use pingora_core::tls::tokio_ssl::SslStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::engine::pace::{Limits, Pace, Sending};
 use crate::runtime::connection::Connection;
 
 /// Stands for a number of bytes that nobody counts: the framing of chunked bodies is Pingora's.
 const UNKNOWN: u64 = u64::MAX;
+
+/// What an HTTP/2 client sends before anything else (RFC 9113, 3.4), in bytes.
+const HTTP2_PREFACE_BYTES: u64 = 24;
 
 /// Renders the answer to a request that could not be read.
 pub(crate) type Refuse = Arc<dyn Fn(&Connection, u16) -> Bytes + Send + Sync>;
@@ -53,6 +57,11 @@ pub(crate) struct Io {
     consumed: AtomicU64,
     /// Bytes that the session wrote since the request's head was read.
     written: AtomicU64,
+    /// The first byte of the current head was handed out at this count.
+    head_from: u64,
+    /// The current request's body has ended, as whoever knows its framing says.
+    body_ended: AtomicBool,
+    pace: Pace,
     /// The request line that is arriving; Pingora repairs bad ones silently, the gateway refuses them.
     line: RequestLine,
 }
@@ -95,8 +104,14 @@ impl Io {
         alpn: Option<ALPN>,
         proxy_digest: Option<Arc<ProxyDigest>>,
         refuse: Refuse,
+        limits: Limits,
     ) -> Self {
         let id = channel.id();
+        let mut pace = Pace::new(limits);
+        if alpn == Some(ALPN::H2) {
+            // Its preface is due at once.
+            pace.arrived(Sending::Head, 0);
+        }
         Self {
             connection,
             channel: Mutex::new(channel),
@@ -109,6 +124,9 @@ impl Io {
             delivered: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            head_from: 0,
+            body_ended: AtomicBool::new(false),
+            pace,
             line: RequestLine::default(),
         }
     }
@@ -147,6 +165,7 @@ impl Io {
     /// `bytes`, read past any session, are now given to one to begin with.
     pub(crate) fn hand_to_session(&mut self, bytes: &[u8]) {
         *self.delivered.get_mut() += bytes.len() as u64;
+        self.pace.arrived(Sending::Head, bytes.len());
         self.line = RequestLine::default();
         self.line.watch(bytes);
     }
@@ -154,6 +173,8 @@ impl Io {
     /// A new request begins: what is written before its head was read is a refusal by the session.
     pub(crate) fn expect_request(&mut self) {
         *self.head_read.get_mut() = false;
+        self.head_from = *self.delivered.get_mut();
+        self.pace.arrived(Sending::Nothing, 0);
         // Of a request that was read ahead the line has passed already.
         self.line = RequestLine {
             spaces: 0,
@@ -169,11 +190,39 @@ impl Io {
     /// The head was read and is `head` bytes long; a body of `body` bytes follows, `None` when chunked.
     pub(crate) fn request_began(&self, head: u64, body: Option<u64>) {
         self.head_read.store(true, Ordering::Relaxed);
+        self.body_ended.store(false, Ordering::Relaxed);
         self.written.store(0, Ordering::Relaxed);
         let before = self.consumed.load(Ordering::Relaxed);
         let length = body.map_or(UNKNOWN, |body| head.saturating_add(body));
         self.consumed
             .store(before.saturating_add(length), Ordering::Relaxed);
+    }
+
+    /// The body of the current request is here whole.
+    pub(crate) fn body_ended(&self) {
+        self.body_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// What the client is sending at present.
+    fn sending(&mut self) -> Sending {
+        let delivered = *self.delivered.get_mut();
+        if self.alpn == Some(ALPN::H2) {
+            // Only its preface has a time of its own; frames are Pingora's.
+            return match delivered < HTTP2_PREFACE_BYTES {
+                true => Sending::Head,
+                false => Sending::Nothing,
+            };
+        }
+        if !*self.head_read.get_mut() {
+            return match delivered > self.head_from {
+                true => Sending::Head,
+                false => Sending::Nothing,
+            };
+        }
+        match delivered < *self.consumed.get_mut() && !*self.body_ended.get_mut() {
+            true => Sending::Body,
+            false => Sending::Nothing,
+        }
     }
 
     /// Bytes that the session wrote in answer to the current request, heads included.
@@ -336,9 +385,22 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        std::task::ready!(Pin::new(this.channel.get_mut()).poll_read(cx, buf))?;
+        let read = Pin::new(this.channel.get_mut()).poll_read(cx, buf);
+        if read.is_pending() {
+            let sending = this.sending();
+            std::task::ready!(this.pace.poll_late(cx, sending));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        std::task::ready!(read)?;
         let new = buf.filled().get(before..).unwrap_or_default();
+        // Asked before and after: the last piece of a body is of the body.
+        let was_sending = this.sending();
         *this.delivered.get_mut() += new.len() as u64;
+        let sending = match was_sending {
+            Sending::Nothing => this.sending(),
+            sending => sending,
+        };
+        this.pace.arrived(sending, new.len());
         this.line.watch(new);
         Poll::Ready(Ok(()))
     }

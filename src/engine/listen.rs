@@ -15,7 +15,9 @@ use pingora_proxy::http_proxy;
 use tokio::sync::watch;
 
 use crate::engine::accept::{Accepting, Bound, Serve, bind};
+use crate::engine::admission::Admission;
 use crate::engine::application::Application;
+use crate::engine::descriptors;
 use crate::engine::exchange::ExchangeDriver;
 use crate::engine::exchange::pool::{self, Pool};
 use crate::engine::front::Front;
@@ -34,8 +36,6 @@ use crate::runtime::snapshot::Snapshot;
 use crate::settings::listen::Listen;
 use crate::settings::tls::{CipherSuite, TlsSettings};
 
-/// Silence after which an idle HTTP/2 connection is closed.
-const HTTP2_IDLE: Duration = Duration::from_secs(180);
 /// How long idle connections stay open after a hand-over.
 const HAND_OVER_LINGER: Duration = Duration::from_secs(5);
 /// How long tunnels have to end in order when the time to drain is over.
@@ -61,6 +61,10 @@ pub struct EngineOptions {
     pub upstream_pool_size: usize,
     /// Listening sockets handed over by a process that stops, by their address as configured.
     pub inherited: HashMap<String, RawFd>,
+    /// Silence after which an HTTP/2 connection without streams is closed.
+    pub http2_idle: Duration,
+    /// How many descriptors the process may have, and how many of them are kept from traffic.
+    pub descriptors: Option<(u64, u64)>,
     /// For tests: every request takes this driver, as far as it can.
     pub forced_driver: Option<ForcedDriver>,
 }
@@ -85,6 +89,7 @@ pub struct Engine {
     /// Of listeners that name none.
     usual_suite: CipherSuite,
     streams: Arc<Streams>,
+    admission: Arc<Admission>,
     snapshots: Arc<ArcSwap<Snapshot>>,
     node: Arc<Node>,
     refuse: Refuse,
@@ -100,6 +105,9 @@ pub struct Engine {
 impl Engine {
     /// Binds all listeners; all that cannot be had are reported at once. Nothing is accepted yet.
     pub fn bind(options: EngineOptions) -> Result<Self, Vec<String>> {
+        if let Some((limit, reserved)) = options.descriptors {
+            descriptors::reserve(limit, reserved);
+        }
         let mut errors = Vec::new();
         let mut bind_all = |listeners: &[Listen]| -> Vec<Bound> {
             let mut bound = Vec::new();
@@ -161,7 +169,7 @@ impl Engine {
         };
         let mut proxy = http_proxy(&Arc::new(conf), Hooks(Arc::clone(&gateway)));
         let mut server_options = pingora_core::apps::HttpServerOptions::default();
-        server_options.h2_idle_timeout = Some(HTTP2_IDLE);
+        server_options.h2_idle_timeout = Some(options.http2_idle);
         proxy.server_options = Some(server_options);
         // WebSockets over HTTP/2 (RFC 8441).
         let mut http2 = default_h2_options();
@@ -178,6 +186,7 @@ impl Engine {
             acceptors,
             usual_suite: usual,
             streams,
+            admission: Arc::default(),
             refuse: refuser(Arc::clone(&options.snapshots)),
             snapshots: options.snapshots,
             node: options.node,
@@ -288,6 +297,7 @@ impl Engine {
             serve: Arc::new(serve),
             snapshots: Arc::clone(&self.snapshots),
             node: Arc::clone(&self.node),
+            admission: Arc::clone(&self.admission),
             shutdown: shutdown.clone(),
         }
     }

@@ -10,11 +10,13 @@
 //! Start with [`Engine`], then `gateway.rs`.
 
 mod accept;
+mod admission;
 mod application;
 mod balance;
 mod buffers;
 mod client;
 mod connect;
+mod descriptors;
 mod duplex;
 mod exchange;
 mod forwarding;
@@ -26,6 +28,7 @@ mod io;
 mod listen;
 mod log;
 pub mod mutual;
+mod pace;
 mod peek;
 mod phases;
 mod proxy_header;

@@ -24,6 +24,14 @@ pub struct ServingPlan {
     pub client_idle_seconds: u64,
     /// Seconds that a tunnel may be silent in both directions; 0 is forever, `None` the forward's read timeout.
     pub tunnel_idle_seconds: Option<u64>,
+    /// Milliseconds for the whole head of a request over HTTP/1, from its first byte; 0 is unlimited.
+    pub client_head_ms: u64,
+    /// Bytes of a request's body over HTTP/1 in each second that is waited for them; 0 is unlimited.
+    pub client_body_bytes_per_second: u64,
+    /// Connections that one listener may have open; 0 is unlimited.
+    pub listener_connections_max: usize,
+    /// Connections that one client address (IPv6: one /64) may have open on all listeners; 0 is unlimited.
+    pub address_connections_max: usize,
     /// Requests on one client connection; 0 is unlimited.
     pub client_requests_max: u32,
     /// Share of a forward's requests that may be tried again, in per cent; 100 is no limit.

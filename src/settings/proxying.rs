@@ -15,10 +15,11 @@ keys! {
         headers: HeaderTokens = "server_tokens, latency_tokens, X-Kong-Request-Id" => reloads();
         /// Headers added to requests for the upstream. `off` adds none.
         headers_upstream: UpstreamHeaderTokens = "X-Kong-Request-Id" => reloads();
-        /// Whose `X-Forwarded-*` headers are believed: addresses and blocks, `0.0.0.0/0, ::/0` for everybody's. `unix:`
+        /// Whose `X-Forwarded-*` headers and PROXY headers are believed: addresses and blocks, `0.0.0.0/0, ::/0` for everybody's. `unix:`
         /// is taken and matches nobody, as no listener is a socket of the file system.
         trusted_ips: TrustedAddresses = "" => reloads();
-        /// The header that names the client when a trusted peer connects.
+        /// The header that names the client when a trusted peer connects. With `proxy_protocol` none does: on listeners with
+        /// that flag the PROXY header of a trusted peer names the client in any case.
         real_ip_header: RealIpHeader = "X-Real-IP" => reloads();
         /// Whether the last untrusted member of `X-Forwarded-For` is the client, instead of the last one.
         real_ip_recursive: bool = "off" => reloads();
@@ -222,6 +223,9 @@ impl Value for TrustedAddresses {
     }
 }
 
+/// The value of `real_ip_header` that stands for no header.
+pub const PROXY_PROTOCOL: &str = "proxy_protocol";
+
 /// The header that names the client. Kong: `real_ip_header`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealIpHeader(
@@ -232,9 +236,6 @@ pub struct RealIpHeader(
 impl Value for RealIpHeader {
     fn parse(raw: &Raw) -> Result<Self, String> {
         let text = raw.one()?;
-        if text == "proxy_protocol" {
-            return Err("'proxy_protocol' is not supported by this version".to_owned());
-        }
         let is_token =
             |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if !text.bytes().all(is_token) {
@@ -244,7 +245,7 @@ impl Value for RealIpHeader {
     }
 
     fn allowed() -> String {
-        "the name of a header".to_owned()
+        "the name of a header, or `proxy_protocol`".to_owned()
     }
 
     fn json(&self) -> serde_json::Value {

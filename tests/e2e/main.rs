@@ -26,6 +26,7 @@ mod grpc;
 mod headers;
 mod http2;
 mod mutual_tls;
+mod load_shaping;
 mod newcomer;
 mod observing;
 mod operation;

@@ -182,6 +182,8 @@ impl Doors {
             serve: Arc::new(front),
             snapshots: Arc::clone(&self.snapshots),
             node: Arc::clone(&self.node),
+            // Peers are few and known by name: each listener counts for itself.
+            admission: Arc::default(),
             shutdown: stopped,
         };
         self.runtime.spawn(accepting.run(bound));

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::engine::io::Channel;
-use crate::engine::proxy_header;
+use crate::engine::{descriptors, proxy_header};
 use crate::model::plan::HashInput;
 use crate::model::route::split_port;
 use crate::runtime::cluster::{Cluster, Outcome, Picked};
@@ -144,6 +144,9 @@ async fn open(
     let mut stream = TcpStream::connect(picked.address)
         .await
         .map_err(|error| failed("connecting failed", &error))?;
+    if descriptors::is_reserved(&stream) {
+        return Err("descriptors run out".to_owned());
+    }
     stream
         .set_nodelay(true)
         .map_err(|error| failed("connecting failed", &error))?;

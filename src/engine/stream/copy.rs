@@ -82,6 +82,11 @@ pub(crate) async fn run<C: Side, U: Side>(
         if moved + moved_down > 0 {
             last_move = Instant::now();
         }
+        let due = tokio::time::Instant::from_std(last_move + limit);
+        if alarm.deadline() > due {
+            // What was idle is stuck now, which is borne for a shorter time.
+            alarm.as_mut().reset(due);
+        }
         while alarm.as_mut().poll(cx).is_ready() {
             // Looked at rarely: the alarm is not moved when bytes are, only when it rings.
             if last_move.elapsed() >= limit {

@@ -182,6 +182,8 @@ impl Setup {
             workers: 1,
             upstream_pool_size: 64,
             inherited: Default::default(),
+            http2_idle: PATIENCE,
+            descriptors: None,
             forced_driver: self.driver,
         })
         .unwrap();
@@ -298,6 +300,10 @@ fn serving(held_bytes_max: usize) -> ServingPlan {
         held_body_bytes_max: held_bytes_max,
         client_idle_seconds: 60,
         tunnel_idle_seconds: None,
+        client_head_ms: 10_000,
+        client_body_bytes_per_second: 0,
+        listener_connections_max: 0,
+        address_connections_max: 0,
         client_requests_max: 10_000,
         retry_percent: 20,
         upstream_pool: UpstreamPoolPlan {

@@ -23,6 +23,7 @@ pub(crate) struct GatewayBuilder {
     settings: BTreeMap<String, String>,
     environment: BTreeMap<String, String>,
     declarative: Option<String>,
+    open_files: Option<u32>,
     prefix: Option<Arc<TempDir>>,
 }
 
@@ -42,6 +43,12 @@ impl GatewayBuilder {
     /// Forces one of the two drivers.
     pub(crate) fn driver(self, driver: Driver) -> Self {
         self.setting("test_driver", driver.name())
+    }
+
+    /// Lets the process have so many descriptors and no more.
+    pub(crate) fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
     }
 
     /// Adds `Kong-Route-Name` and the like to answers for requests that ask.
@@ -79,7 +86,7 @@ impl GatewayBuilder {
         settings
             .entry("prefix".to_owned())
             .or_insert_with(|| prefix.path().join("data").display().to_string());
-        let mut child = command(&settings)
+        let mut child = limited(command(&settings), self.open_files)
             .envs(&self.environment)
             .arg("start")
             .stderr(Stdio::piped())
@@ -121,6 +128,27 @@ fn command(settings: &BTreeMap<String, String>) -> Command {
     command
 }
 
+/// The same command by way of a shell that lowers the limit on open files.
+fn limited(command: Command, open_files: Option<u32>) -> Command {
+    let Some(limit) = open_files else {
+        return command;
+    };
+    let mut shell = Command::new("sh");
+    shell
+        .arg("-c")
+        .arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""))
+        .arg(command.get_program())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    shell
+}
+
 /// A running gateway. It is killed when dropped; a failing test shows what it said.
 pub(crate) struct Gateway {
     child: Child,
@@ -152,6 +180,7 @@ impl Gateway {
                 .collect(),
             environment: BTreeMap::new(),
             declarative: None,
+            open_files: None,
             prefix: None,
         }
     }
@@ -292,6 +321,7 @@ impl Gateway {
             settings: self.settings.clone(),
             environment: BTreeMap::new(),
             declarative: None,
+            open_files: None,
             prefix: Some(self.prefix.clone()),
         }
     }

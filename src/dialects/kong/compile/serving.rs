@@ -10,11 +10,10 @@ use crate::model::serving::{
 };
 use crate::settings::Settings;
 use crate::settings::logging::AccessLogFormat as LogSetting;
+use crate::settings::proxying::PROXY_PROTOCOL;
 
 /// Largest message held whole for plugins that need it, in bytes, whatever the body limit allows.
 const HELD_BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
-/// Idle seconds of a client's connection (nginx's `keepalive_timeout`).
-const CLIENT_IDLE_SECONDS: u64 = 75;
 
 /// What settings refer to by path, read by whoever may read files.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,7 +31,11 @@ pub fn compile_serving(settings: &Settings, files: &ServingFiles, product: &str)
     ServingPlan {
         trusted: proxying.trusted_ips.blocks.clone(),
         client_address: ClientAddressPlan {
-            header: proxying.real_ip_header.0.as_str().into(),
+            // The PROXY header has named the client already, before any request.
+            header: match proxying.real_ip_header.0.as_str() {
+                PROXY_PROTOCOL => "".into(),
+                header => header.into(),
+            },
             recursive: proxying.real_ip_recursive,
         },
         request_headers_max: limits.lua_max_req_headers.as_usize(),
@@ -40,11 +43,16 @@ pub fn compile_serving(settings: &Settings, files: &ServingFiles, product: &str)
         query_arguments_max: limits.lua_max_uri_args.as_usize(),
         request_body_bytes_max: limits.client_max_body_size.0,
         held_body_bytes_max: HELD_BODY_BYTES_MAX,
-        client_idle_seconds: CLIENT_IDLE_SECONDS,
         tunnel_idle_seconds: limits.tunnel_idle_timeout.map(|idle| match idle.0 {
             Duration::ZERO => 0,
             idle => idle.as_secs().max(1),
         }),
+        client_idle_seconds: limits.keepalive_timeout.0.as_secs_f64().ceil() as u64,
+        client_head_ms: u64::try_from(limits.client_header_timeout.0.as_millis())
+            .unwrap_or(u64::MAX),
+        client_body_bytes_per_second: limits.client_body_min_rate.0,
+        listener_connections_max: limits.listener_connections_max.as_usize(),
+        address_connections_max: limits.address_connections_max.as_usize(),
         client_requests_max: u32::try_from(limits.keepalive_requests.0).unwrap_or(u32::MAX),
         retry_percent: u8::try_from(limits.upstream_retry_budget.0).unwrap_or(u8::MAX),
         upstream_pool: UpstreamPoolPlan {
