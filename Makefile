@@ -26,6 +26,7 @@ lint: ## Formatting and lints
 test: ## Install what tests need and run everything: lints, unit, golden, tidy, end to end
 	scripts/install-packages build test
 	scripts/make-venv $(TARGET)
+	scripts/get-consul $(TARGET)
 	$(MAKE) lint
 	$(CARGO) test
 

@@ -251,6 +251,7 @@ mod tests {
             ssl: false,
             http2: false,
             proxy_protocol: false,
+            connect: false,
             reuseport: false,
             backlog: None,
             ssl_cipher_suite: None,

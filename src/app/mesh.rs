@@ -13,10 +13,12 @@ use crate::engine::mutual::Doors;
 use crate::runtime::node::NodePart;
 use crate::settings::Settings;
 use crate::settings::general::Database;
-use crate::settings::proxying::HeaderTokens;
+use crate::settings::listen::Listen;
+use crate::settings::proxying::{HeaderTokens, UpstreamHeaderTokens};
 use crate::settings::value::{Raw, Value as _};
 use crate::sources::consul::client::{AgentClient, AgentError};
 use crate::sources::consul::discovery::{self, DiscoveryError, Naming};
+use crate::sources::consul::edge::{Edge, EdgeParts};
 use crate::sources::consul::options::AgentOptions;
 use crate::sources::consul::register::Registrar;
 use crate::sources::consul::sidecar::{Sidecar, SidecarParts};
@@ -84,14 +86,27 @@ fn adapt(settings: &mut Settings) {
     {
         settings.proxying.headers = none;
     }
+    if !settings.is_set("headers_upstream")
+        && let Ok(none) = UpstreamHeaderTokens::parse(&off)
+    {
+        settings.proxying.headers_upstream = none;
+    }
 }
 
 /// The mesh part of an instance.
 pub(crate) struct Mesh {
-    sidecar: Arc<Sidecar>,
+    role: Role,
     registrar: Option<Arc<Registrar>>,
-    overrides: Vec<(&'static str, String)>,
     tasks: Vec<AbortHandle>,
+}
+
+/// What the instance is in the mesh.
+#[derive(Clone)]
+enum Role {
+    /// The proxy of a service, and nothing else.
+    Sidecar(Arc<Sidecar>),
+    /// A service itself, beside everything else that it does.
+    Edge(Arc<Edge>),
 }
 
 impl Mesh {
@@ -102,19 +117,8 @@ impl Mesh {
         proxy_of: ProxyOf,
     ) -> anyhow::Result<Self> {
         let settings = &gateway.settings;
-        let environment: Vec<(String, String)> = std::env::vars_os()
-            .filter_map(|(name, value)| {
-                Some((
-                    name.into_string().ok()?,
-                    value.to_string_lossy().into_owned(),
-                ))
-            })
-            .collect();
-        let options = AgentOptions::read(settings, &environment)
-            .map_err(|wrong| anyhow!(wrong.join("\n")))?;
-        let client = AgentClient::start(options, &gateway.resolver, &gateway.live)
-            .map_err(|error| anyhow!("the agent's certificates: {error}"))?;
-        let watches = Watches::new(Arc::clone(&client));
+        let watches = watches(gateway)?;
+        let client = Arc::clone(watches.client());
         let sidecar = Sidecar::new(SidecarParts {
             upstreams: Upstreams::new(Arc::clone(&watches), doors.clone()),
             watches,
@@ -128,7 +132,7 @@ impl Mesh {
         gateway
             .live
             .node()
-            .add(Arc::new(Part(Arc::clone(&sidecar))));
+            .add(Arc::new(Part(Role::Sidecar(Arc::clone(&sidecar)))));
         let registrar = match &proxy_of.naming {
             Naming::ByHand(by_hand) if by_hand.register => {
                 Some(Arc::new(Registrar::new(Arc::clone(&client), by_hand)))
@@ -165,21 +169,60 @@ impl Mesh {
         });
         tasks.push(task.abort_handle());
         Ok(Self {
-            sidecar,
+            role: Role::Sidecar(sidecar),
             registrar,
-            overrides: proxy_of.overrides,
             tasks,
         })
     }
 
+    /// Makes the gateway a service of the mesh, if it is to be one. Must be called on the control runtime.
+    pub(crate) fn start_edge(
+        gateway: &Gateway,
+        doors: Doors,
+        listeners: Vec<Listen>,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(service) = &gateway.settings.consul.consul_service else {
+            return Ok(None);
+        };
+        let edge = Edge::start(EdgeParts {
+            service: service.clone(),
+            watches: watches(gateway)?,
+            doors,
+            listeners,
+            stale: gateway.settings.consul.consul_authorize_stale_ttl.0,
+        });
+        let part = Part(Role::Edge(Arc::clone(&edge)));
+        gateway.live.node().add(Arc::new(part));
+        Ok(Some(Self {
+            role: Role::Edge(edge),
+            registrar: None,
+            tasks: Vec::new(),
+        }))
+    }
+
+    /// Is the instance nothing but a proxy?
+    pub(crate) fn is_proxy(&self) -> bool {
+        matches!(self.role, Role::Sidecar(_))
+    }
+
     /// Tells when traffic may come for the first time; the argument names the address for callers.
     pub(crate) fn when_ready(&mut self, tell: impl FnOnce(String) + Send + 'static) {
-        let sidecar = Arc::clone(&self.sidecar);
+        let role = self.role.clone();
         let waiting = tokio::spawn(async move {
-            sidecar.ready().await;
-            tell(match sidecar.public_address() {
-                Some(address) => format!("; connect {address}"),
-                None => String::new(),
+            let addresses = match &role {
+                Role::Sidecar(sidecar) => {
+                    sidecar.ready().await;
+                    sidecar.public_address().into_iter().collect()
+                }
+                Role::Edge(edge) => {
+                    edge.ready().await;
+                    edge.addresses()
+                }
+            };
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            tell(match addresses.is_empty() {
+                true => String::new(),
+                false => format!("; connect {}", addresses.join(", ")),
             });
         });
         self.tasks.push(waiting.abort_handle());
@@ -187,9 +230,8 @@ impl Mesh {
 
     /// Brings settings that were read again in line with what a proxy is.
     pub(crate) fn adapt(&self, settings: &mut Settings) {
-        adapt(settings);
-        for (key, _) in &self.overrides {
-            tracing::debug!(key, "set on the command line");
+        if self.is_proxy() {
+            adapt(settings);
         }
     }
 
@@ -220,8 +262,24 @@ async fn find(client: &AgentClient, naming: &Naming) -> anyhow::Result<Option<St
     }
 }
 
+fn watches(gateway: &Gateway) -> anyhow::Result<Arc<Watches>> {
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| {
+            Some((
+                name.into_string().ok()?,
+                value.to_string_lossy().into_owned(),
+            ))
+        })
+        .collect();
+    let options = AgentOptions::read(&gateway.settings, &environment)
+        .map_err(|wrong| anyhow!(wrong.join("\n")))?;
+    let client = AgentClient::start(options, &gateway.resolver, &gateway.live)
+        .map_err(|error| anyhow!("the agent's certificates: {error}"))?;
+    Ok(Watches::new(client))
+}
+
 /// The mesh on the metrics and status pages.
-struct Part(Arc<Sidecar>);
+struct Part(Role);
 
 impl NodePart for Part {
     fn name(&self) -> &'static str {
@@ -229,14 +287,23 @@ impl NodePart for Part {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.0.trouble()
+        match &self.0 {
+            Role::Sidecar(sidecar) => sidecar.trouble(),
+            Role::Edge(edge) => edge.trouble(),
+        }
     }
 
     fn metrics(&self, page: &mut String) {
-        self.0.metrics(page);
+        match &self.0 {
+            Role::Sidecar(sidecar) => sidecar.metrics(page),
+            Role::Edge(edge) => edge.metrics(page),
+        }
     }
 
     fn status(&self) -> Value {
-        self.0.status()
+        match &self.0 {
+            Role::Sidecar(sidecar) => sidecar.status(),
+            Role::Edge(edge) => edge.status(),
+        }
     }
 }

@@ -99,7 +99,11 @@ pub(crate) fn run_with(
                 engine.doors(proxy.handle().clone()),
                 proxy_of,
             )?),
-            None => None,
+            None => {
+                let all = &gateway.settings.listen.proxy_listen.all;
+                let for_mesh = all.iter().filter(|one| one.connect).cloned().collect();
+                Mesh::start_edge(&gateway, engine.doors(proxy.handle().clone()), for_mesh)?
+            }
         }
     };
     let instance = Instance {
@@ -129,6 +133,9 @@ fn bind_proxy(
     open_files: Option<u64>,
 ) -> anyhow::Result<Engine> {
     let requests = &gateway.settings.listen.proxy_listen.all;
+    // Those for the mesh are opened when there is a certificate to show.
+    let ordinary = requests.iter().filter(|one| !one.connect);
+    let requests: &Vec<_> = &ordinary.cloned().collect();
     let streams = &gateway.settings.listen.stream_listen.all;
     let for_requests = listeners::proxy_listeners(Role::Proxy, requests, inherited)?;
     let for_streams = listeners::proxy_listeners(Role::Stream, streams, inherited)?;
@@ -393,7 +400,7 @@ impl Instance {
         timeout: Duration,
     ) -> anyhow::Result<()> {
         anyhow::ensure!(
-            self.mesh.is_none(),
+            self.mesh.as_ref().is_none_or(|mesh| !mesh.is_proxy()),
             "a proxy in the mesh does not hand over: start another one beside it and stop this one"
         );
         self.administration.pause().await;

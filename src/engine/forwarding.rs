@@ -306,10 +306,12 @@ fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
         18 => is(&X_FORWARDED_PREFIX),
         _ => false,
     };
-    own || headers
-        .request_id_upstream
-        .as_ref()
-        .is_some_and(|other| other.title.len() == name.len() && is(&other.name))
+    let is_titled = |other: &Option<TitledName>| {
+        let other = other.as_ref();
+        other.is_some_and(|other| other.title.len() == name.len() && is(&other.name))
+    };
+    own || is_titled(&headers.request_id_upstream)
+        || is_titled(&headers.caller_upstream)
         || named.iter().any(is)
 }
 
@@ -451,6 +453,10 @@ fn for_each_added(
     }
     if let Some(name) = &serving.headers.request_id_upstream {
         add(name, exchange.request_id.as_bytes());
+    }
+    if let (Some(name), Some(caller)) = (&serving.headers.caller_upstream, connection.caller.get())
+    {
+        add(name, caller.peer.name.as_bytes());
     }
 }
 

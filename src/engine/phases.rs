@@ -72,7 +72,10 @@ pub(crate) fn begin(
 /// Checks what the HTTP layer demands and brings the path into normal form. `repaired`: what was wrong with the request
 /// before Pingora silently put it right.
 pub(crate) fn admit(exchange: &mut Exchange, repaired: Option<&'static str>) -> Step {
-    match check_caller(exchange).and_then(|()| check_request(exchange, repaired)) {
+    if let Err(fault) = check_caller(exchange) {
+        return Err(answer(exchange, &fault));
+    }
+    match check_request(exchange, repaired) {
         Ok(()) => Ok(()),
         Err(fault) => Err(answer(exchange, &fault)),
     }
@@ -101,6 +104,9 @@ fn check_caller(exchange: &mut Exchange) -> Result<(), Fault> {
             format!("{uri}: {reason}"),
         ))
     };
+    if matches!(admission, Admission::Allow { .. }) {
+        exchange.identity.principal = caller.principal(&exchange.snapshot);
+    }
     match admission {
         Admission::Allow { target: None } => Ok(()),
         Admission::Allow {

@@ -88,6 +88,8 @@ pub struct GatewayHeadersPlan {
     pub upstream_status: Option<Arc<str>>,
     pub request_id_downstream: Option<Arc<str>>,
     pub request_id_upstream: Option<Arc<str>>,
+    /// Tells upstreams the name of a caller that showed a certificate of the mesh; taken from nobody else.
+    pub caller_upstream: Option<Arc<str>>,
     /// A request with this header is told what it matched.
     pub debug: Option<DebugHeadersPlan>,
 }

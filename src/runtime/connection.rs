@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
+
 use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::mutual::{Peer, PeerAuthority};
+use crate::runtime::snapshot::{Principal, Snapshot};
 
 /// Facts of a client connection. Made when it is accepted, shared by its requests.
 #[derive(Debug)]
@@ -37,6 +40,35 @@ pub struct Connection {
 pub struct Caller {
     pub peer: Arc<Peer>,
     pub authority: Arc<dyn PeerAuthority>,
+    /// The principal whose custom id is the peer's name, as of one revision.
+    principal: ArcSwapOption<(u64, Option<Arc<Principal>>)>,
+}
+
+impl Caller {
+    pub fn new(peer: Arc<Peer>, authority: Arc<dyn PeerAuthority>) -> Self {
+        Self {
+            peer,
+            authority,
+            principal: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The principal that the caller is, looked for once in each revision.
+    pub fn principal(&self, snapshot: &Snapshot) -> Option<Arc<Principal>> {
+        if let Some(known) = self.principal.load().as_deref()
+            && known.0 == snapshot.revision
+        {
+            return known.1.clone();
+        }
+        let name = &*self.peer.name;
+        let found = snapshot
+            .directory
+            .principal_where(|principal| principal.plan.custom_id.as_deref() == Some(name))
+            .cloned();
+        let known = (snapshot.revision, found.clone());
+        self.principal.store(Some(Arc::new(known)));
+        found
+    }
 }
 
 impl fmt::Debug for Caller {

@@ -32,6 +32,7 @@ pub struct GatewayHeaders {
     pub upstream_status: Option<TitledName>,
     pub request_id_downstream: Option<TitledName>,
     pub request_id_upstream: Option<TitledName>,
+    pub caller_upstream: Option<TitledName>,
     pub debug: Option<DebugHeaders>,
 }
 
@@ -77,6 +78,7 @@ impl Serving {
             upstream_status: optional(headers.upstream_status.as_deref())?,
             request_id_downstream: optional(headers.request_id_downstream.as_deref())?,
             request_id_upstream: optional(headers.request_id_upstream.as_deref())?,
+            caller_upstream: optional(headers.caller_upstream.as_deref())?,
             debug,
         };
         let client_address_header = match &*plan.client_address.header {

@@ -20,6 +20,28 @@ pub(super) fn check(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {
 
 fn check_listeners(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {
     let listen = &settings.listen;
+    for one in listen.proxy_listen.all.iter().filter(|one| one.connect) {
+        let wrong = if settings.consul.consul_service.is_none() {
+            Some((
+                "needs 'consul_service'",
+                "name the service that the gateway is in the mesh",
+            ))
+        } else if one.ssl || one.proxy_protocol || one.reuseport || one.backlog.is_some() {
+            Some(("stands with 'http2' alone", "the mesh brings its own TLS"))
+        } else {
+            None
+        };
+        if let Some((what, hint)) = wrong {
+            diagnostics.push(
+                Diagnostic::error(
+                    "invalid-value",
+                    settings.origin("proxy_listen"),
+                    format!("flag 'connect' of {} {what}", one.address),
+                )
+                .with_hint(hint),
+            );
+        }
+    }
     let mut taken = Vec::new();
     let groups = [
         ("proxy_listen", &listen.proxy_listen.all),

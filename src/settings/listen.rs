@@ -13,7 +13,8 @@ keys! {
     pub struct ListenSettings {
         /// Where clients connect. Flags: `ssl`, `http2` (with `ssl` by ALPN, alone with prior knowledge),
         /// `proxy_protocol`, `reuseport`, `backlog=N`, with `ssl` also `ssl_cipher_suite=SUITE` instead of the setting of
-        /// that name. Port 0 takes a free one.
+        /// that name, and `connect` for callers in the mesh (see `consul_service`), with `http2` alone. Port 0 takes a
+        /// free one.
         proxy_listen: Listeners<ProxyFlags> = "0.0.0.0:8000, 0.0.0.0:8443 http2 ssl";
         /// Where clients connect for routes with the protocols `tcp`, `tls` and `tls_passthrough`. On an address with
         /// `ssl` every connection begins with TLS, and the server name decides whether it ends here or passes through;
@@ -44,6 +45,8 @@ pub struct Listen {
     /// Each connection begins with a PROXY header, of version 1 or 2, that names the client. Only `trusted_ips` may
     /// connect.
     pub proxy_protocol: bool,
+    /// For callers in the mesh: TLS with the certificate of `consul_service`, and callers must show one, too.
+    pub connect: bool,
     /// Lets several processes bind the address (`SO_REUSEPORT`).
     pub reuseport: bool,
     /// Length of the queue of connections not yet accepted. Absent: the system's largest.
@@ -60,6 +63,7 @@ impl Listen {
             ("ssl", self.ssl),
             ("http2", self.http2),
             ("proxy_protocol", self.proxy_protocol),
+            ("connect", self.connect),
             ("reuseport", self.reuseport),
         ] {
             if set {
@@ -92,6 +96,8 @@ pub trait Flags {
     const SSL: bool;
     /// Whether `http2` is allowed.
     const HTTP2: bool;
+    /// Whether `connect` is allowed.
+    const CONNECT: bool = false;
     /// Whether `proxy_protocol` is allowed.
     const PROXY_PROTOCOL: bool;
 }
@@ -100,6 +106,7 @@ pub trait Flags {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyFlags;
 impl Flags for ProxyFlags {
+    const CONNECT: bool = true;
     const SSL: bool = true;
     const HTTP2: bool = true;
     const PROXY_PROTOCOL: bool = true;
@@ -225,6 +232,7 @@ fn parse_listen<F: Flags>(text: &str) -> Result<Listen, String> {
         ssl: false,
         http2: false,
         proxy_protocol: false,
+        connect: false,
         reuseport: false,
         backlog: None,
         ssl_cipher_suite: None,
@@ -244,6 +252,12 @@ fn parse_listen<F: Flags>(text: &str) -> Result<Listen, String> {
                 ));
             }
             None if word == "proxy_protocol" && F::PROXY_PROTOCOL => listen.proxy_protocol = true,
+            None if word == "connect" && F::CONNECT => listen.connect = true,
+            None if word == "connect" => {
+                return Err(format!(
+                    "flag 'connect' of {written}: only 'proxy_listen' has listeners for callers in the mesh"
+                ));
+            }
             None if word == "proxy_protocol" => {
                 return Err(format!(
                     "flag 'proxy_protocol' of {written}: this listener takes no PROXY header"

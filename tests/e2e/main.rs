@@ -19,6 +19,7 @@ mod apigee_flows;
 mod application;
 mod authentication;
 mod balancing;
+mod connect;
 mod declarative;
 mod durability;
 mod failures;

@@ -12,7 +12,7 @@ use crate::model::plan::{
     BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, PathJoining, PipelineKey,
     PlanDelta, Protocol, ProtocolSet, RoutePlan, UpstreamTlsPlan,
 };
-use crate::model::route::{AddressPattern, MatcherPlan, Precedence};
+use crate::model::route::{MatcherPlan, Precedence};
 
 /// The longest silence of an application, where the registration names none, in milliseconds.
 const READ_TIMEOUT_MS: u32 = 60_000;
@@ -49,8 +49,9 @@ impl InboundIds {
     }
 }
 
-/// The parts behind a public listener that carries requests. `port` is the one that it really listens on.
-pub fn inbound(service: &str, public: &PublicListener, port: u16) -> Result<PlanDelta, String> {
+/// The parts behind a public listener that carries requests. They take every request: a proxy has no other such listener,
+/// and the port that routes see is the one in `Host`, which is not that of the listener.
+pub fn inbound(service: &str, public: &PublicListener) -> Result<PlanDelta, String> {
     let (host, application_port) = match &public.application {
         LocalApplication::Tcp { host, port } => (Arc::<str>::from(host.as_str()), *port),
         LocalApplication::Socket(path) => {
@@ -109,10 +110,6 @@ pub fn inbound(service: &str, public: &PublicListener, port: u16) -> Result<Plan
             id: ids.route,
             ..Precedence::default()
         },
-        destinations: vec![AddressPattern {
-            network: None,
-            port: Some(port),
-        }],
         ..MatcherPlan::default()
     };
     let route = RoutePlan {
@@ -163,17 +160,16 @@ mod tests {
             connections_max: None,
         };
         let mut plan = crate::model::plan::Plan::default();
-        plan.apply(&inbound("web", &public, 21000).unwrap());
+        plan.apply(&inbound("web", &public).unwrap());
         let route = plan.routes.values().next().unwrap();
         let forward = &plan.forwards[&route.forward.unwrap()];
         assert_eq!((forward.port, forward.protocol), (9000, Protocol::Grpc));
-        assert_eq!(route.matchers[0].destinations[0].port, Some(21000));
         plan.apply(&InboundIds::of("web").removal());
         assert_eq!(plan, crate::model::plan::Plan::default());
         let socket = PublicListener {
             application: LocalApplication::Socket("/x".to_owned()),
             ..public
         };
-        assert!(inbound("web", &socket, 1).is_err());
+        assert!(inbound("web", &socket).is_err());
     }
 }

@@ -156,6 +156,7 @@ impl Doors {
                 ssl: true,
                 http2: false,
                 proxy_protocol: false,
+                connect: false,
                 reuseport: false,
                 backlog: None,
                 ssl_cipher_suite: None,
@@ -292,10 +293,7 @@ impl MutualFront {
                 }
             }
             Carries::Requests { http2 } => {
-                let caller = Caller {
-                    peer,
-                    authority: Arc::clone(&self.listen.authority),
-                };
+                let caller = Caller::new(peer, Arc::clone(&self.listen.authority));
                 let _ = connection.caller.set(caller);
                 // Those who name no protocol on a listener for HTTP/2 know beforehand what is spoken.
                 let alpn = match (alpn, http2) {

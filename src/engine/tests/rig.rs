@@ -152,6 +152,7 @@ impl Setup {
                 ssl: false,
                 http2: true,
                 proxy_protocol: false,
+                connect: false,
                 reuseport: false,
                 backlog: None,
                 ssl_cipher_suite: None,

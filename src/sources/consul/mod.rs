@@ -14,6 +14,7 @@ pub mod address;
 pub mod authority;
 pub mod client;
 pub mod discovery;
+pub mod edge;
 pub mod identity;
 pub mod intentions;
 pub mod options;

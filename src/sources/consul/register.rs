@@ -71,7 +71,7 @@ impl Registrar {
         let mut registered = false;
         loop {
             beats.tick().await;
-            if !registered || beat % RECONCILE_EVERY == 0 {
+            if !registered || beat.is_multiple_of(RECONCILE_EVERY) {
                 registered = self.told("register", self.register().await);
             }
             if registered {

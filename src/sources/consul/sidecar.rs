@@ -267,7 +267,7 @@ impl Sidecar {
         };
         if public.protocol.has_requests() {
             // Before the first request can come.
-            (self.parts.plans)(&compile::inbound(name, public, public.bind.port)?);
+            (self.parts.plans)(&compile::inbound(name, public)?);
         }
         let listener = self
             .parts

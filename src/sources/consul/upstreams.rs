@@ -451,8 +451,7 @@ impl Task {
                 ("filter", &target.subset.filter),
             ];
             for (name, value) in parts {
-                let is_default = *name == *"ns" && value == "default"
-                    || *name == *"partition" && value == "default";
+                let is_default = matches!(name, "ns" | "partition") && value == "default";
                 if !value.is_empty() && !is_default {
                     asked = format!("{asked}&{name}={}", encode(value));
                 }

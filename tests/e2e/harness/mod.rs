@@ -5,6 +5,7 @@
 mod admin;
 mod certificates;
 mod client;
+pub(crate) mod consul;
 mod daemons;
 mod gateway;
 mod names;

@@ -94,6 +94,10 @@ fn compile_headers(settings: &Settings, product: &str) -> GatewayHeadersPlan {
             settings.proxying.headers_upstream.request_id,
             "X-Kong-Request-Id",
         ),
+        caller_upstream: named(
+            settings.consul.consul_service.is_some(),
+            "X-Consul-Client-Service",
+        ),
         debug: settings
             .proxying
             .allow_debug_header
