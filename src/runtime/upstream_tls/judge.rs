@@ -13,6 +13,7 @@ use boring::x509::verify::{X509CheckFlags, X509VerifyParamRef};
 use boring::x509::{X509Ref, X509StoreContext};
 
 use super::trust::Anchors;
+use crate::base::certificate::{self, Purpose};
 use crate::model::plan::PeerRule;
 
 /// What is said of a certificate that cannot be checked for want of a name.
@@ -61,7 +62,13 @@ impl Judge {
             })
             .map_err(failed)?;
         let reason = match verdict {
-            (true, Ok(())) => return self.check_rule(&leaf),
+            (true, Ok(())) => {
+                let der = leaf.to_der().map_err(failed)?;
+                if certificate::allows(&der, Purpose::Server) {
+                    return self.check_rule(&leaf);
+                }
+                "it is not for servers"
+            }
             (_, Err(reason)) => reason.error_string(),
             (false, Ok(())) => "verification failed",
         };
