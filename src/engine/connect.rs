@@ -18,11 +18,39 @@ use crate::runtime::upstream_tls::UpstreamTls;
 
 /// What the exchange driver speaks.
 const HTTP1_ALPN: &[u8] = b"\x08http/1.1";
+/// What calls speak.
+const HTTP2_ALPN: &[u8] = b"\x02h2";
 /// Hashes what connections must have in common; random, so that nobody can aim at a collision.
 static GROUPS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Opens a connection for this exchange, TLS included, within the forward's connect timeout.
 pub(crate) async fn connect(
+    exchange: &Exchange,
+    destination: &Destination<'_>,
+) -> Result<UpstreamStream, Fault> {
+    connect_speaking(HTTP1_ALPN, exchange, destination).await
+}
+
+/// The same, for HTTP/2; over TLS the upstream must agree to it.
+pub(crate) async fn connect_http2(
+    exchange: &Exchange,
+    destination: &Destination<'_>,
+) -> Result<UpstreamStream, Fault> {
+    let stream = connect_speaking(HTTP2_ALPN, exchange, destination).await?;
+    match &stream {
+        UpstreamStream::Tls(tls) if tls.ssl().selected_alpn_protocol() != Some(b"h2") => {
+            let address = destination.picked.address;
+            Err(
+                connect_fault(address, false, "the upstream does not speak HTTP/2")
+                    .kind(FaultKind::TlsHandshake),
+            )
+        }
+        _ => Ok(stream),
+    }
+}
+
+async fn connect_speaking(
+    protocols: &[u8],
     exchange: &Exchange,
     destination: &Destination<'_>,
 ) -> Result<UpstreamStream, Fault> {
@@ -47,7 +75,7 @@ pub(crate) async fn connect(
         };
         let name = server_name(exchange, destination);
         let ssl = tls
-            .connection(&name, HTTP1_ALPN)
+            .connection(&name, protocols)
             .map_err(|error| failed(&error))?;
         let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(&error))?;
         if let Err(error) = Pin::new(&mut stream).connect().await {

@@ -560,6 +560,7 @@ impl Gateway {
     async fn exchange(&self, client: &mut Client<'_>, exchange: &mut Exchange) -> bool {
         let finished = match self.until_forwarding(client, exchange).await {
             Ok(DriverChoice::Exchange) => self.driver.run(client, exchange).await,
+            Ok(DriverChoice::Call) => Box::pin(self.driver.call(client, exchange)).await,
             Ok(DriverChoice::Duplex) => return false,
             Err(local) => Err(local),
         };
@@ -654,7 +655,7 @@ impl Gateway {
         phases::find_route(exchange)?;
         phases::access(exchange, client).await?;
         let choice = self.choose_driver(client, exchange);
-        if choice == DriverChoice::Exchange
+        if choice != DriverChoice::Duplex
             && matches!(exchange.request_body, RequestBody::Streaming { .. })
             && let Err(fault) = Box::pin(client.hold(exchange, None)).await
         {
@@ -674,6 +675,15 @@ impl Gateway {
                 false => DriverChoice::Duplex,
             };
         }
+        let grpc = exchange
+            .forward()
+            .is_some_and(|forward| forward.plan.protocol.is_grpc());
+        if grpc
+            && (matches!(exchange.request_body, RequestBody::Held(_))
+                || phases::takes_part(exchange, Phases::REQUEST_BODY))
+        {
+            return DriverChoice::Call;
+        }
         // What is held, or will be, only the exchange driver can send.
         let must_hold = matches!(exchange.request_body, RequestBody::Held(_))
             || phases::holds_response(exchange);
@@ -691,6 +701,8 @@ impl Gateway {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DriverChoice {
     Exchange,
+    /// The exchange driver, for upstreams that speak gRPC.
+    Call,
     Duplex,
 }
 

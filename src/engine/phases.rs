@@ -276,7 +276,6 @@ pub(crate) fn takes_part(exchange: &Exchange, phase: Phases) -> bool {
 }
 
 /// Shows a piece of the request's body to the instances that change it on its way up.
-#[allow(dead_code, reason = "the driver that uses it lands next")]
 pub(crate) fn request_body(
     exchange: &mut Exchange,
     piece: &mut Bytes,

@@ -33,6 +33,7 @@ pub fn table() -> Vec<PluginEntry> {
         kong::prometheus::entry(),
         kong::file_log::entry(),
         kong::tcp_log::entry(),
+        kong::grpc_web::entry(),
         kong::request_termination::entry(),
     ]
 }

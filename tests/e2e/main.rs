@@ -24,6 +24,7 @@ mod declarative;
 mod durability;
 mod failures;
 mod grpc;
+mod grpc_web;
 mod headers;
 mod http2;
 mod mutual_tls;

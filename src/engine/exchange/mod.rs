@@ -4,6 +4,7 @@
 //! `Expect`, no gRPC. The response streams through as it arrives, or is held whole where steps need that. Everything
 //! that is not about moving bytes is shared with the duplex driver: phases, header rules, balancing, faults.
 
+mod call;
 pub(crate) mod codec;
 pub(crate) mod downstream;
 pub(crate) mod pool;
@@ -44,6 +45,8 @@ pub(crate) struct ExchangeDriver {
     pool: Arc<Pool>,
     /// Turns true when the time to drain is over: tunnels end then.
     parting: watch::Receiver<bool>,
+    /// Connections to upstreams that speak gRPC, for calls whose body is held.
+    calls: call::Connections,
 }
 
 /// What an attempt, or the whole series, came to.
@@ -96,7 +99,11 @@ pub(crate) fn is_eligible(exchange: &Exchange, any_length: bool) -> bool {
 
 impl ExchangeDriver {
     pub(crate) fn new(pool: Arc<Pool>, parting: watch::Receiver<bool>) -> Self {
-        Self { pool, parting }
+        Self {
+            pool,
+            parting,
+            calls: call::Connections::default(),
+        }
     }
 
     /// Runs the exchange. `Err` is a response for the caller to send; nothing has been written then.
