@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-/// Longest message that any tunnel may carry, whatever a plugin allows, in bytes (Kong Enterprise: 32 MiB).
+/// Longest message that any tunnel may carry, whatever a plugin allows, in bytes: 32 MiB.
 pub const MESSAGE_BYTES_MAX: u32 = 32 * 1024 * 1024;
 
 /// What a message is.
@@ -101,9 +101,9 @@ impl Ending {
 /// Longest messages accepted, in bytes; of a message in several frames the sum counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageLimits {
-    /// From the client. Default 1 MiB (Kong Enterprise).
+    /// From the client. Default 1 MiB.
     pub client: u32,
-    /// From the upstream. Default 16 MiB (Kong Enterprise).
+    /// From the upstream. Default 16 MiB.
     pub upstream: u32,
 }
 
