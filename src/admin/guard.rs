@@ -15,8 +15,12 @@ use http::request::Parts;
 use http::{HeaderName, Method, StatusCode};
 
 use super::answer::Answer;
+use super::apigee::tokens::Tokens;
 use super::server::Ends;
 use super::users::Users;
+
+/// Where passwords are traded for tokens.
+const TOKEN_PATH: &str = "/oauth/token";
 
 /// What the guard of a listener knows.
 #[derive(Default)]
@@ -29,6 +33,8 @@ pub struct Guard {
     pub any_host: bool,
     /// Who may administer; none for everybody. Shared, so that a reload reaches every listener.
     pub users: Arc<ArcSwapOption<Users>>,
+    /// Bearer tokens that stand for passwords; shared, so that one listener's are good on the other.
+    pub tokens: Arc<Tokens>,
 }
 
 impl Guard {
@@ -66,9 +72,22 @@ impl Guard {
         }
         let users = self.users.load_full();
         match users {
+            // It checks the password that it is given.
+            Some(_) if parts.uri.path() == TOKEN_PATH => Ok(()),
+            Some(_) if self.has_token(parts) => Ok(()),
             Some(users) => check_password(&users, parts).await,
             None => Ok(()),
         }
+    }
+
+    /// Whether a request shows a token that was issued for a password.
+    fn has_token(&self, parts: &Parts) -> bool {
+        let header = parts.headers.get(AUTHORIZATION);
+        let text = header.and_then(|value| value.to_str().ok());
+        text.and_then(|text| text.split_once(' '))
+            .is_some_and(|(scheme, token)| {
+                scheme.eq_ignore_ascii_case("bearer") && self.tokens.admit(token.trim())
+            })
     }
 
     /// Whether a host without port means this machine.

@@ -11,6 +11,7 @@
 //! [`dispatch::router`] for how a listener is made.
 
 pub mod answer;
+pub mod apigee;
 pub mod body;
 mod cache;
 pub mod call;

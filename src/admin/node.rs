@@ -22,6 +22,9 @@ pub trait Node: Send + Sync + 'static {
     /// The newest revision that serves; none before the first snapshot.
     fn serving_revision(&self) -> Option<u64>;
 
+    /// The newest revision that serves, as it changes.
+    fn serving(&self) -> tokio::sync::watch::Receiver<Option<u64>>;
+
     /// Whether traffic may come: `Err` says why not, in the words of Kong's `/status/ready`.
     fn readiness(&self) -> Result<(), &'static str>;
 

@@ -6,18 +6,44 @@ use arc_swap::ArcSwapOption;
 use http::StatusCode;
 
 use super::answer::Answer;
+use super::apigee::tokens::Tokens;
 use super::config::Loaded;
 use super::node::Node;
 use super::users::Users;
+use crate::base::seal::Seal;
 use crate::control::{ControlPlane, Everything};
 use crate::dialects::kong::entities::{EntityTable, RouterFlavor};
 use crate::dialects::kong::error::{ApiError, ErrorCode};
 use crate::model::catalog::Catalog;
+use crate::runtime::entry_cache::EntryCache;
+use crate::runtime::records::{MemoryRecords, Records};
 use crate::settings::Settings;
 use crate::settings::general::Database;
 
 /// The version of Kong whose protocol we speak.
 pub const KONG_VERSION: &str = "3.10.0";
+
+/// What changes with traffic and is administered too.
+#[derive(Clone)]
+pub struct Keeping {
+    /// Entries of key-value maps, issued tokens.
+    pub records: Arc<dyn Records>,
+    /// Entries of caches.
+    pub entries: Arc<EntryCache>,
+    /// Seals values of encrypted maps.
+    pub seal: Seal,
+}
+
+/// Everything in memory, for tests.
+impl Default for Keeping {
+    fn default() -> Self {
+        Self {
+            records: Arc::new(MemoryRecords::default()),
+            entries: Arc::default(),
+            seal: Seal::fleeting(),
+        }
+    }
+}
 
 /// Our own version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -32,6 +58,10 @@ pub struct Admin {
     /// The settings that the process started with.
     pub settings: Arc<Settings>,
     pub node: Arc<dyn Node>,
+    /// What changes with traffic and is administered too.
+    pub keeping: Keeping,
+    /// Tokens that stand for passwords of administrators.
+    pub tokens: Arc<Tokens>,
     /// Who may administer, for the guards of the listeners; none for everybody.
     pub users: Arc<ArcSwapOption<Users>>,
     /// The declarative document in force, in db-less mode.
@@ -52,9 +82,18 @@ impl Admin {
             catalog,
             settings,
             node,
+            keeping: Keeping::default(),
+            tokens: Arc::default(),
             users: Arc::default(),
             loaded: Loaded::default(),
         }
+    }
+
+    /// Says where what changes with traffic is kept.
+    #[must_use]
+    pub fn with_keeping(mut self, keeping: Keeping) -> Self {
+        self.keeping = keeping;
+        self
     }
 
     /// Tells which declarative document was loaded by others than `/config`: at the start, or by a reload. `hash` is

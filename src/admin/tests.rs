@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod apigee;
 mod clients;
 mod crud;
 mod documents;
@@ -63,6 +64,9 @@ impl Node for StillNode {
     }
     fn serving_revision(&self) -> Option<u64> {
         Some(3)
+    }
+    fn serving(&self) -> tokio::sync::watch::Receiver<Option<u64>> {
+        tokio::sync::watch::channel(Some(u64::MAX)).1
     }
     fn readiness(&self) -> Result<(), &'static str> {
         if *self.draining.lock() {
@@ -182,7 +186,7 @@ impl Api {
             guard: Guard::new("gate"),
         };
         Self {
-            router: dispatch::router(front, Router::new()),
+            router: dispatch::router(front, super::apigee::router(admin.clone())),
             admin,
             node,
         }

@@ -16,7 +16,7 @@ use super::listeners::{self, Inherited, Keepsakes, Role};
 use crate::admin::dispatch::{self, Front};
 use crate::admin::guard::Guard;
 use crate::admin::node::{BoundListener, Node};
-use crate::admin::{page, server, special, status_listener};
+use crate::admin::{apigee, page, server, special, status_listener};
 use crate::settings::listen::Listen;
 
 /// The bound listeners with what they serve.
@@ -58,6 +58,7 @@ impl Administration {
         let guard = || Guard {
             page_ports: page_ports.clone(),
             users: Arc::clone(&gateway.admin.users),
+            tokens: Arc::clone(&gateway.admin.tokens),
             ..Guard::new(&gateway.node.identity().hostname)
         };
         let front = Front {
@@ -65,7 +66,7 @@ impl Administration {
             table: special::table(gateway.admin.entities),
             guard: guard(),
         };
-        let admin_router = dispatch::router(front, Router::new());
+        let admin_router = dispatch::router(front, apigee::router(Arc::clone(&gateway.admin)));
         let status_router = status_listener::router(
             Arc::clone(&gateway.admin),
             &gateway.node.identity().hostname,

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use anyhow::Context;
 use uuid::Uuid;
 
 use super::failure::Refused;
 use crate::admin::users::Users;
 use crate::base::diagnostic::Diagnostic;
 use crate::base::pem::KeyPair;
+use crate::base::seal::Seal;
 use crate::base::secret::Secret;
 use crate::base::self_signed::{PemPair, default_pairs};
 use crate::dialects::kong::compile::serving::ServingFiles;
@@ -36,6 +38,39 @@ pub(crate) struct Files {
     pub(crate) templates: ErrorTemplates,
     /// Who may administer; none for everybody.
     pub(crate) users: Option<Arc<Users>>,
+}
+
+/// Where the key that seals stored texts is, in the prefix.
+const SEAL_FILE: &str = "seal.key";
+
+/// The key that seals stored texts; made when there is none.
+pub(crate) fn seal(prefix: &Path) -> anyhow::Result<Seal> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = prefix.join(SEAL_FILE);
+    let name = path.display().to_string();
+    let created = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path);
+    match created {
+        Ok(mut file) => {
+            let seal = Seal::fleeting();
+            // Without the key what was sealed is lost, so it is on disk before anything is sealed with it.
+            file.write_all(seal.to_text().as_bytes())
+                .and_then(|()| file.sync_all())
+                .with_context(|| format!("{name}: cannot be written"))?;
+            Ok(seal)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("{name}: cannot be read"))?;
+            Seal::from_text(&text)
+                .with_context(|| format!("{name}: is damaged, expected 32 bytes in Base64"))
+        }
+        Err(error) => Err(error).with_context(|| format!("{name}: cannot be made")),
+    }
 }
 
 /// What to do about default certificates that do not exist yet.

@@ -21,9 +21,11 @@ use super::listeners::ProxyListeners;
 use super::logging::Logging;
 use super::node::Process;
 use crate::admin::node::Node;
-use crate::admin::state::{Admin, VERSION};
+use crate::admin::state::{Admin, Keeping, VERSION};
+use crate::base::seal::Seal;
 use crate::control::builder::Builder;
 use crate::control::everything::Change;
+use crate::control::records::DurableRecords;
 use crate::control::store::Store;
 use crate::control::store::embedded::{EmbeddedStore, Ownership};
 use crate::control::store::memory::MemoryStore;
@@ -45,6 +47,7 @@ use crate::runtime::link::{Linker, LinkerParts};
 use crate::runtime::live::Live;
 use crate::runtime::pipeline::Pipeline;
 use crate::runtime::probing;
+use crate::runtime::records::{MemoryRecords, Records};
 use crate::runtime::resolver::{RecordKind, Resolver, ResolverOptions};
 use crate::runtime::revocation::Revocation;
 use crate::runtime::router::Router;
@@ -98,6 +101,7 @@ impl Gateway {
         let store = open_store(&settings, successor)?;
         let live = Arc::new(Live::default());
         live.node().identify(store.node_id(), hostname());
+        let keeping = open_keeping(&settings, &live)?;
         let resolver = Resolver::start(resolver_options(&settings.dns), runtime)
             .map_err(|reason| anyhow!("names cannot be resolved: {reason}"))?;
         let client = Client::new(Arc::clone(&resolver), ClientOptions::default());
@@ -131,12 +135,15 @@ impl Gateway {
             builder.served(),
             Box::new(Arc::clone(&logging)),
         ));
-        let admin = Arc::new(Admin::new(
-            Arc::clone(&control),
-            Arc::clone(&reading.catalog),
-            Arc::new(settings.clone()),
-            Arc::clone(&node) as Arc<dyn Node>,
-        ));
+        let admin = Arc::new(
+            Admin::new(
+                Arc::clone(&control),
+                Arc::clone(&reading.catalog),
+                Arc::new(settings.clone()),
+                Arc::clone(&node) as Arc<dyn Node>,
+            )
+            .with_keeping(keeping),
+        );
         admin.users.store(files.users.clone());
         let (access_log, access_log_writer) = open_access_log(&settings)?;
         let gateway = Self {
@@ -399,6 +406,25 @@ fn open_store(settings: &Settings, successor: bool) -> anyhow::Result<Arc<dyn St
             };
             Arc::new(EmbeddedStore::open(&settings.general.prefix, ownership)?)
         }
+    })
+}
+
+/// What changes with traffic: in files of the prefix, or in memory without a store.
+fn open_keeping(settings: &Settings, live: &Live) -> anyhow::Result<Keeping> {
+    let (records, seal): (Arc<dyn Records>, Seal) = match settings.general.database {
+        Database::Off => (Arc::new(MemoryRecords::default()), Seal::fleeting()),
+        Database::Embedded => {
+            let prefix = &settings.general.prefix;
+            let records = DurableRecords::open(prefix).map_err(|reason| anyhow!(reason))?;
+            (Arc::new(records), files::seal(prefix)?)
+        }
+    };
+    live.keep_records(Arc::clone(&records));
+    live.keep_seal(seal.clone());
+    Ok(Keeping {
+        records,
+        entries: Arc::clone(live.entries()),
+        seal,
     })
 }
 

@@ -117,6 +117,10 @@ impl Node for Process {
         *self.served.borrow()
     }
 
+    fn serving(&self) -> watch::Receiver<Option<u64>> {
+        self.served.clone()
+    }
+
     fn readiness(&self) -> Result<(), &'static str> {
         if self.draining.load(Ordering::Relaxed) {
             return Err("draining");

@@ -1,6 +1,7 @@
 //! Identifiers, names, PEM, redacted secrets: what every floor may use and nothing else depends on.
 
 pub mod certificate;
+pub mod certificate_pair;
 pub mod diagnostic;
 pub mod path;
 pub mod pem;

@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
+use crate::base::seal::Seal;
+use crate::runtime::entry_cache::EntryCache;
 use crate::runtime::node::Node;
 use crate::runtime::records::{MemoryRecords, Records};
 
@@ -23,6 +25,8 @@ type Key = (TypeId, String);
 pub struct Live {
     node: Arc<Node>,
     records: OnceLock<Arc<dyn Records>>,
+    entries: Arc<EntryCache>,
+    seal: OnceLock<Seal>,
     states: Mutex<AHashMap<Key, Weak<dyn Any + Send + Sync>>>,
 }
 
@@ -30,6 +34,22 @@ impl Live {
     /// This node.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// The cache that policies share.
+    pub fn entries(&self) -> &Arc<EntryCache> {
+        &self.entries
+    }
+
+    /// Seals texts that are stored. Until [`Live::keep_seal`] is called its key ends with the process.
+    pub fn seal(&self) -> &Seal {
+        self.seal.get_or_init(Seal::fleeting)
+    }
+
+    /// Says with which key stored texts are sealed, once; later calls change nothing.
+    pub fn keep_seal(&self, seal: Seal) {
+        // As with records.
+        let _ = self.seal.set(seal);
     }
 
     /// What outlives the process. Until [`Live::keep_records`] is called it lives in memory alone.

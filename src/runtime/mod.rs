@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod connection;
 pub mod contract;
 pub mod directory;
+pub mod entry_cache;
 pub mod exchange;
 pub mod fault;
 pub mod link;

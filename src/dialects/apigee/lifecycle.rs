@@ -9,6 +9,7 @@ use super::entities::{
 };
 use super::entity_set::{Change, EntitySet, Files};
 use super::error::ApiError;
+use crate::base::diagnostic::Diagnostic;
 
 /// Most revisions of a bundle.
 pub const REVISIONS_MAX: usize = 1_000;
@@ -646,6 +647,48 @@ pub fn judge_files(kind: BundleKind, files: &Files, whole: bool) -> Vec<String> 
         }
     }
     wrong
+}
+
+/// Everything that is wrong with a bundle before it is stored. Without `whole` only what can be judged file by file.
+pub fn judge_bundle(kind: BundleKind, files: &Files, whole: bool) -> Vec<String> {
+    let wrong = judge_files(kind, files, whole);
+    if !wrong.is_empty() || !whole {
+        return wrong;
+    }
+    let (_, findings) = match kind {
+        BundleKind::Proxy => super::bundle::parse_proxy(files),
+        BundleKind::SharedFlow => super::bundle::parse_shared_flow(files),
+    };
+    errors_of(&findings.into_vec())
+}
+
+/// Everything that keeps a revision from running where it was just deployed in `set`.
+pub fn judge_deployment(
+    set: &EntitySet,
+    bundle: &BundleName,
+    order: &Order,
+    options: &super::compile::Options,
+) -> Vec<String> {
+    let deployed = set
+        .deployed(&[
+            &bundle.organization,
+            &order.environment,
+            bundle.kind.word(),
+            &bundle.name,
+        ])
+        .into_iter()
+        .find(|deployed| deployed.revision == order.revision);
+    deployed.map_or_else(Vec::new, |deployed| {
+        errors_of(&super::compile::check_deployment(set, &deployed, options))
+    })
+}
+
+fn errors_of(findings: &[Diagnostic]) -> Vec<String> {
+    findings
+        .iter()
+        .filter(|finding| finding.is_error())
+        .map(Diagnostic::to_string)
+        .collect()
 }
 
 /// What can be said against one piece by itself. Returns its name.

@@ -40,6 +40,11 @@ pub enum Expiry {
     Date(String),
 }
 
+/// The table of the entry cache that holds a cache's entries.
+pub fn entries_table(organization: &str, environment: &str, cache: &str) -> String {
+    format!("cache\u{1f}{organization}\u{1f}{environment}\u{1f}{cache}")
+}
+
 impl Entity for Cache {
     const KIND: Kind = Kind::Cache;
 }
