@@ -27,6 +27,7 @@ test: ## Install what tests need and run everything: lints, unit, golden, tidy, 
 	scripts/install-packages build test
 	scripts/make-venv $(TARGET)
 	scripts/get-consul $(TARGET)
+	scripts/make-node-tools $(TARGET)
 	$(MAKE) lint
 	$(CARGO) test
 

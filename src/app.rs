@@ -6,6 +6,7 @@
 mod administration;
 pub(crate) mod bundles;
 mod configuration;
+pub(crate) mod deploy;
 pub(crate) mod documents;
 pub(crate) mod failure;
 mod files;

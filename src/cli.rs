@@ -6,7 +6,6 @@
     reason = "standard output is what the commands are for"
 )]
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,7 +27,6 @@ mod connect;
     propagate_version = false,
     max_term_width = 100
 )]
-#[command(after_help = "Apigee bundles (`apigee deploy`) come with later versions.")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -121,9 +119,9 @@ enum Command {
     },
     /// Print the manual page (roff), configuration keys included.
     Man,
-    /// Apigee's bundles: not in this version.
-    #[command(hide = true)]
-    Apigee(Unsupported),
+    /// Work with Apigee's bundles.
+    #[command(subcommand)]
+    Apigee(ApigeeCommand),
     /// Work in a Consul service mesh.
     #[command(subcommand)]
     Connect(ConnectCommand),
@@ -156,11 +154,23 @@ enum ConfigCommand {
     },
 }
 
-/// Whatever follows a command that this version does not have.
-#[derive(Args)]
-struct Unsupported {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<OsString>,
+#[derive(Subcommand)]
+enum ApigeeCommand {
+    /// Import a bundle into the running instance and deploy it in place of the revision that runs.
+    ///
+    /// With `admin_auth = basic` the variable SALLYPORT_ADMIN_CREDENTIALS holds `USER:PASSWORD`.
+    Deploy {
+        #[command(flatten)]
+        configured: Configured,
+        /// Folder or ZIP file.
+        bundle: PathBuf,
+        /// Organisation; the configured one when none is named.
+        #[arg(long, value_name = "NAME")]
+        org: Option<String>,
+        /// Environment; the first configured one when none is named.
+        #[arg(long, value_name = "NAME")]
+        env: Option<String>,
+    },
 }
 
 /// Runs the program with the arguments of the process.
@@ -230,9 +240,17 @@ fn run(command: Command) -> anyhow::Result<()> {
             print(&String::from_utf8_lossy(&script))
         }
         Command::Man => print(&manual_page()?),
-        Command::Apigee(_) => {
-            anyhow::bail!("apigee: not supported by this version, which speaks Kong only")
-        }
+        Command::Apigee(ApigeeCommand::Deploy {
+            configured,
+            bundle,
+            org,
+            env,
+        }) => print(&app::deploy::run(
+            &configured,
+            &bundle,
+            org.as_deref(),
+            env.as_deref(),
+        )?),
         Command::Connect(ConnectCommand::Proxy(proxy)) => {
             let proxy_of = proxy.proxy_of()?;
             app::mesh::run(&proxy.configured, proxy_of)

@@ -31,6 +31,7 @@ use crate::control::store::embedded::{EmbeddedStore, Ownership};
 use crate::control::store::memory::MemoryStore;
 use crate::control::{ControlPlane, Everything};
 use crate::dialects::apigee::compile::{Options as BundleOptions, compile as compile_bundles};
+use crate::dialects::apigee::keys;
 use crate::dialects::kong::compile::compile;
 use crate::dialects::kong::compile::serving::compile_serving;
 use crate::dialects::kong::declarative::export;
@@ -448,6 +449,7 @@ fn start_builder(
                 &apigee,
             );
             delta.merge(bundles);
+            delta.merge(keys::compile(&before.apigee, &after.apigee, &apigee));
             findings.extend(found);
             (delta, findings)
         }),

@@ -16,6 +16,7 @@ mod admin_noise;
 mod admin_requests;
 mod administrators;
 mod apigee_flows;
+mod apigee_tools;
 mod application;
 mod authentication;
 mod balancing;

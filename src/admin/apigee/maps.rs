@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::call::Call;
 use super::reply::Reply;
-use crate::dialects::apigee::entities::key_value_map::{MapEntry, entries_table};
+use crate::dialects::apigee::entities::key_value_map::{
+    MAPS_TABLE, MapEntry, SEALED_MAP, entries_table,
+};
 use crate::dialects::apigee::entities::{BundleKind, KeyValueMap, Kind, MapScope, Stamp};
 use crate::dialects::apigee::error::ApiError;
 use crate::runtime::records::{Edit, Record};
@@ -35,14 +37,29 @@ impl Place<'_> {
         let scope = self.scope.key();
         let key = [self.organization, &scope, map];
         let found = call.set().find(&key);
-        found.ok_or_else(|| Kind::KeyValueMap.missing(map, self.words()))
+        // Policies make maps too; those are known by their mark alone.
+        let made = || {
+            let mark = call
+                .admin
+                .keeping
+                .records
+                .find(MAPS_TABLE, &self.table(map))?;
+            Some(KeyValueMap {
+                name: map.to_owned(),
+                encrypted: &*mark.text == SEALED_MAP,
+                stamp: Stamp::default(),
+            })
+        };
+        found
+            .or_else(made)
+            .ok_or_else(|| Kind::KeyValueMap.missing(map, self.words()))
     }
 
     fn words(&self) -> String {
         match self.scope {
             MapScope::Organization => format!("in organization {}", self.organization),
             MapScope::Environment(name) => format!("in environment {name}"),
-            MapScope::Proxy(name) => format!("in APIProxy {name}"),
+            MapScope::Proxy(name) | MapScope::Policy(name, _) => format!("in APIProxy {name}"),
         }
     }
 }
@@ -70,7 +87,16 @@ pub(super) async fn answer(
             let set = call.set();
             let scope = scope.key();
             let rows = set.list(Kind::KeyValueMap, &[place.organization, &scope]);
-            let names: Vec<&str> = rows.map(|row| row.name()).collect();
+            let mut names: Vec<String> = rows.map(|row| row.name().to_owned()).collect();
+            let below = place.table("");
+            let records = &call.admin.keeping.records;
+            let marks = records.index().list(MAPS_TABLE, Some(&below), ENTRIES_MAX);
+            let made = marks
+                .iter()
+                .map_while(|(table, _)| table.strip_prefix(&below));
+            names.extend(made.map(str::to_owned));
+            names.sort_unstable();
+            names.dedup();
             Ok(Reply::ok("List", json!(names)))
         }
         (&Method::POST, []) => create(call, &place).await,
@@ -234,6 +260,13 @@ async fn create(call: &Call, place: &Place<'_>) -> Result<Reply, ApiError> {
     // Left by a map of this name that was deleted while a policy wrote to it.
     let records = &call.admin.keeping.records;
     records.remove_table(&place.table(&map.name)).await?;
+    let mark = Record {
+        text: if map.encrypted { SEALED_MAP } else { "" }.into(),
+        expires_at_ms: None,
+    };
+    records
+        .put(MAPS_TABLE, &place.table(&map.name), mark)
+        .await?;
     put(call, place, &map, &entries).await?;
     Ok(Reply::created("KeyValueMap", show(call, place, &map)).at(revision))
 }
@@ -268,5 +301,6 @@ async fn delete(call: &Call, place: &Place<'_>, name: &str) -> Result<Reply, Api
     let revision = written.await?.1;
     let records = &call.admin.keeping.records;
     records.remove_table(&place.table(name)).await?;
+    records.remove(MAPS_TABLE, &place.table(name)).await?;
     Ok(Reply::ok("KeyValueMap", shown).at(revision))
 }

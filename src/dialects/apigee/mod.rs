@@ -13,6 +13,7 @@ pub mod entity_set;
 pub mod error;
 pub mod java_regex;
 pub mod json_path;
+pub mod keys;
 pub mod lifecycle;
 pub mod message;
 pub mod policies;

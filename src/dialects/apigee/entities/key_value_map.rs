@@ -29,6 +29,8 @@ pub enum MapScope<'a> {
     Environment(&'a str),
     /// By one proxy.
     Proxy(&'a str),
+    /// By one policy of a proxy.
+    Policy(&'a str, &'a str),
 }
 
 impl MapScope<'_> {
@@ -38,9 +40,15 @@ impl MapScope<'_> {
             Self::Organization => String::new(),
             Self::Environment(name) => format!("environments/{name}"),
             Self::Proxy(name) => format!("apis/{name}"),
+            Self::Policy(proxy, policy) => format!("apis/{proxy}/policies/{policy}"),
         }
     }
 }
+
+/// The table of the record store that tells, under the name of a map's table, that there is such a map.
+pub const MAPS_TABLE: &str = "kvm-maps";
+/// What stands there for a map whose values are sealed.
+pub const SEALED_MAP: &str = "sealed";
 
 /// The table of the record store that holds a map's entries.
 pub fn entries_table(organization: &str, scope: MapScope<'_>, map: &str) -> String {

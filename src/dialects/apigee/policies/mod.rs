@@ -12,7 +12,9 @@ pub mod extract_variables;
 pub mod flow_callout;
 pub mod javascript;
 pub mod json_to_xml;
+pub mod key_value_map_operations;
 pub mod message_edits;
+pub mod quota;
 pub mod raise_fault;
 pub mod regular_expression_protection;
 pub mod service_callout;
@@ -21,6 +23,8 @@ pub(crate) mod test_support;
 pub mod texts;
 pub mod threat_protection;
 pub mod xml_to_json;
+pub mod spike_arrest;
+pub mod verify_api_key;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -76,7 +80,11 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("XMLThreatProtection", threat_protection::parse_xml),
     PolicyEntry::new("XMLToJSON", xml_to_json::parse),
     PolicyEntry::new("CORS", cors::parse),
+    PolicyEntry::new("KeyValueMapOperations", key_value_map_operations::parse),
+    PolicyEntry::new("Quota", quota::parse),
     PolicyEntry::new("RaiseFault", raise_fault::parse),
+    PolicyEntry::new("SpikeArrest", spike_arrest::parse),
+    PolicyEntry::new("VerifyAPIKey", verify_api_key::parse),
 ];
 
 /// The line for a root element.

@@ -50,6 +50,34 @@ pub(super) fn variable(
     Some(text.to_owned())
 }
 
+/// `<X ref="variable">text</X>`: the variable counts when it is set, else the text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefOrText {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+impl RefOrText {
+    /// Reads an element; unknown attributes get their warning.
+    pub(super) fn read(element: Element<'_>, findings: &mut Findings) -> Self {
+        let mut fields = Fields::new(element);
+        let reference = fields.attribute_text("ref").map(str::to_owned);
+        fields.finish(findings);
+        let text = element.text();
+        Self {
+            reference,
+            text: (!text.is_empty()).then(|| text.into_owned()),
+        }
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.reference.is_none() && self.text.is_none()
+    }
+}
+
 /// A value under a name; both are templates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {

@@ -12,13 +12,18 @@ mod cors;
 mod extract_variables;
 mod flow_callout;
 mod javascript;
+mod key_value_map_operations;
+mod keys;
 pub(crate) mod message_edits;
+mod quota;
 mod raise_fault;
 mod regular_expression_protection;
 mod service_callout;
 #[cfg(test)]
 mod test_support;
 mod threat_protection;
+mod spike_arrest;
+mod verify_api_key;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
@@ -135,7 +140,15 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("XMLToJSON", "xmltojson", conversion::link_xml_to_json),
     PolicyEntry::new("CORS", "cors", cors::link),
     PolicyEntry::new("ServiceCallout", "servicecallout", service_callout::link),
+    PolicyEntry::new(
+        "KeyValueMapOperations",
+        "keyvaluemapoperations",
+        key_value_map_operations::link,
+    ),
+    PolicyEntry::new("Quota", "ratelimit", quota::link),
     PolicyEntry::new("RaiseFault", "raisefault", raise_fault::link),
+    PolicyEntry::new("SpikeArrest", "ratelimit", spike_arrest::link),
+    PolicyEntry::new("VerifyAPIKey", "oauthV2", verify_api_key::link),
 ];
 
 /// The line for a type.

@@ -1,0 +1,234 @@
+//! `VerifyAPIKey`: looks a key up and tells what it stands for.
+
+use std::sync::Arc;
+
+use super::keys::{KeyTable, product_for};
+use super::{Policy, PolicyLink};
+use crate::dialects::apigee::entities::{ApiProduct, Attribute, Stamp};
+use crate::dialects::apigee::keys::KeyFacts;
+use crate::dialects::apigee::policies::verify_api_key::Config;
+use crate::dialects::apigee::variables::VariableName;
+use crate::plugins::apigee::flow::context::{FlowContext, Next, PolicyFault};
+use crate::plugins::apigee::flow::scope::Scope;
+use crate::runtime::records::now_ms;
+
+struct VerifyApiKey {
+    prefix: String,
+    reference: Option<VariableName>,
+    literal: Option<String>,
+    keys: Arc<KeyTable>,
+}
+
+pub(super) fn link(link: &PolicyLink<'_>) -> Result<Box<dyn Policy>, String> {
+    let config: Config = link.config()?;
+    Ok(Box::new(VerifyApiKey {
+        prefix: format!("verifyapikey.{}.", link.name),
+        reference: config.key.reference.as_deref().map(VariableName::new),
+        literal: config.key.text,
+        keys: KeyTable::of(link.context.live),
+    }))
+}
+
+fn refused(code: &'static str, message: impl Into<String>) -> PolicyFault {
+    PolicyFault::new(401, code, message)
+}
+
+/// Whether a key, its app and its developer are in order at a moment.
+pub(super) fn check_status(facts: &KeyFacts, now_ms: i64) -> Result<(), PolicyFault> {
+    if !facts.key.is_good(now_ms) {
+        return Err(refused(
+            "oauth.v2.ApiKeyNotApproved",
+            "API Key not approved",
+        ));
+    }
+    if facts.app.status != "approved" {
+        return Err(refused(
+            "keymanagement.service.invalid_client-app_not_approved",
+            "Invalid client: app not approved",
+        ));
+    }
+    if !facts.developer.is_active() {
+        return Err(refused(
+            "keymanagement.service.DeveloperStatusNotActive",
+            "Developer Status is not Active",
+        ));
+    }
+    Ok(())
+}
+
+impl VerifyApiKey {
+    fn run(&self, scope: &mut Scope) -> Result<Next, PolicyFault> {
+        let given = self.reference.as_ref().and_then(|name| scope.text(name));
+        let key = given.map(|text| text.into_owned()).or(self.literal.clone());
+        let Some(key) = key.filter(|key| !key.trim().is_empty()) else {
+            let name = self.reference.as_ref().map_or("", VariableName::as_str);
+            return Err(refused(
+                "steps.oauth.v2.FailedToResolveAPIKey",
+                format!("Failed to resolve API Key variable {name}"),
+            ));
+        };
+        let place = Arc::clone(&scope.place);
+        let snapshot = &scope.inbound.snapshot;
+        let facts = self
+            .keys
+            .find(snapshot, &place.organization, key.trim())
+            .ok_or_else(|| refused("oauth.v2.InvalidApiKey", "Invalid ApiKey"))?;
+        check_status(&facts, now_ms())?;
+        if facts.key.api_products.is_empty() {
+            return Err(refused(
+                "keymanagement.service.consumer_key_missing_api_product_mapping",
+                "Consumer key is not associated with an API product",
+            ));
+        }
+        let (environment, proxy) = (&place.environment, &place.proxy);
+        let Some(product) = product_for(&facts, environment, proxy, &scope.entry.suffix) else {
+            return Err(refused(
+                "oauth.v2.InvalidApiKeyForGivenResource",
+                "Invalid ApiKey for given resource",
+            ));
+        };
+        let variables = variables(&facts, product);
+        for (name, value) in &variables {
+            scope.set_own(&format!("{}{name}", self.prefix), value.clone());
+        }
+        for name in GLOBAL {
+            if let Some((_, value)) = variables.iter().find(|(own, _)| own == name) {
+                scope.set_own(name, value.clone());
+            }
+        }
+        scope.set_own("organization_name", place.organization.clone());
+        Ok(Next::Continue)
+    }
+}
+
+/// Variables that are also set without the policy's prefix.
+const GLOBAL: [&str; 6] = [
+    "client_id",
+    "developer.email",
+    "developer.id",
+    "developer.app.name",
+    "developer.app.id",
+    "apiproduct.name",
+];
+
+/// What is told of a key, by name.
+fn variables(facts: &KeyFacts, product: &ApiProduct) -> Vec<(String, String)> {
+    let (app, developer, key) = (&facts.app, &facts.developer, &facts.key);
+    let mut all: Vec<(String, String)> = Vec::with_capacity(48);
+    let mut set = |name: &str, value: &str| all.push((name.to_owned(), value.to_owned()));
+    set("client_id", &key.consumer_key);
+    set("client_secret", &key.consumer_secret);
+    set("redirection_uris", &app.callback_url);
+    set("developer.app.id", &app.app_id);
+    set("developer.app.name", &app.name);
+    set("developer.id", &developer.developer_id);
+    set("failed", "false");
+    set("app.name", &app.name);
+    set("app.id", &app.app_id);
+    set("app.accessType", "read");
+    set("app.callbackUrl", &app.callback_url);
+    set("app.status", &app.status);
+    set("app.appFamily", "default");
+    set("app.appParentStatus", &developer.status);
+    set("app.appType", "Developer");
+    set("app.appParentId", &developer.developer_id);
+    let names: Vec<&str> = key
+        .api_products
+        .iter()
+        .map(|approval| approval.apiproduct.as_str())
+        .collect();
+    set("app.apiproducts", &names.join(","));
+    set("developer.userName", &developer.user_name);
+    set("developer.firstName", &developer.first_name);
+    set("developer.lastName", &developer.last_name);
+    set("developer.email", &developer.email);
+    set("developer.status", &developer.status);
+    set("developer.apps", &app.name);
+    set("apiproduct.name", &product.name);
+    for (name, value) in [
+        ("apiproduct.developer.quota.limit", &product.quota),
+        (
+            "apiproduct.developer.quota.interval",
+            &product.quota_interval,
+        ),
+        (
+            "apiproduct.developer.quota.timeunit",
+            &product.quota_time_unit,
+        ),
+    ] {
+        if let Some(value) = value {
+            set(name, value);
+        }
+    }
+    for (of, stamp) in [("app", &app.stamp), ("developer", &developer.stamp)] {
+        stamp_of(of, stamp, &mut set);
+    }
+    for (of, attributes) in [
+        ("app.", &app.attributes),
+        ("developer.", &developer.attributes),
+        ("apiproduct.", &product.attributes),
+        ("", &app.attributes),
+    ] {
+        for Attribute { name, value } in attributes {
+            // Their own variables come first.
+            set(&format!("{of}{name}"), value);
+        }
+    }
+    if let Some(name) = Attribute::find(&app.attributes, "DisplayName") {
+        set("app.DisplayName", name);
+    }
+    let mut seen = ahash::AHashSet::new();
+    all.retain(|(name, _)| seen.insert(name.clone()));
+    all
+}
+
+fn stamp_of(of: &str, stamp: &Stamp, set: &mut impl FnMut(&str, &str)) {
+    set(&format!("{of}.created_at"), &stamp.created_at.to_string());
+    set(&format!("{of}.created_by"), &stamp.created_by);
+    set(
+        &format!("{of}.last_modified_at"),
+        &stamp.last_modified_at.to_string(),
+    );
+    set(&format!("{of}.last_modified_by"), &stamp.last_modified_by);
+}
+
+impl Policy for VerifyApiKey {
+    fn execute(&self, flow: &mut FlowContext<'_>) -> Result<Next, PolicyFault> {
+        self.run(flow.scope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "tests"
+    )]
+    use super::super::test_support::scope;
+    use super::*;
+
+    #[test]
+    fn unset_and_unknown_keys_are_refused() {
+        let policy = |reference: &str| VerifyApiKey {
+            prefix: "verifyapikey.v.".to_owned(),
+            reference: Some(VariableName::new(reference)),
+            literal: None,
+            keys: Arc::default(),
+        };
+        let fault = policy("request.queryparam.apikey")
+            .run(&mut scope())
+            .expect_err("a fault");
+        assert_eq!(fault.status, 401);
+        assert_eq!(fault.code, "steps.oauth.v2.FailedToResolveAPIKey");
+        assert_eq!(
+            fault.message,
+            "Failed to resolve API Key variable request.queryparam.apikey"
+        );
+        let fault = policy("request.queryparam.w")
+            .run(&mut scope())
+            .expect_err("a fault");
+        assert_eq!(fault.code, "oauth.v2.InvalidApiKey");
+    }
+}
