@@ -95,6 +95,9 @@ fn linker(runtime: &tokio::runtime::Runtime) -> Linker {
         snapshot: Snapshot {
             revision: 0,
             router: Router::default(),
+            stream_router: Router::default(),
+            passthrough_router: Router::default(),
+            global_stream_pipeline: Arc::default(),
             routes: Slots::default(),
             global_pipeline: Arc::new(Pipeline::default()),
             directory: Default::default(),

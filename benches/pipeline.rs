@@ -177,6 +177,9 @@ fn snapshot() -> Arc<Snapshot> {
     Arc::new(Snapshot {
         revision: 1,
         router: Router::default(),
+        stream_router: Router::default(),
+        passthrough_router: Router::default(),
+        global_stream_pipeline: Arc::default(),
         routes: Slots::default(),
         global_pipeline: Arc::default(),
         directory,

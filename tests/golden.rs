@@ -54,7 +54,10 @@ fn compile_kong(document: &str) -> String {
         .and_then(|document| load(document, &mut context, &mut |_, _| {}));
     let loaded = match loaded {
         Ok(loaded) => loaded,
-        Err(error) => return error.lines().join("\n"),
+        Err(error) => {
+            let texts: Vec<String> = error.findings().into_iter().map(|it| it.text).collect();
+            return texts.join("\n");
+        }
     };
     let (plan, findings) = compile_all(&loaded.entities, &catalog, &Options { flavor });
     let mut text: String = findings.iter().fold(String::new(), |mut text, finding| {

@@ -70,6 +70,10 @@ impl Connections {
 }
 
 /// Why a call came to nothing.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, on the stack of a try that failed"
+)]
 enum Failure {
     ClientLeft,
     Fault { fault: Fault, retry: bool },

@@ -101,10 +101,7 @@ impl Plugin for GrpcWeb {
     }
 
     fn needs(&self) -> Needs {
-        Needs {
-            request_body: true,
-            ..Needs::default()
-        }
+        Needs { request_body: true }
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {

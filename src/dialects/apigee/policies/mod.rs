@@ -18,13 +18,13 @@ pub mod quota;
 pub mod raise_fault;
 pub mod regular_expression_protection;
 pub mod service_callout;
+pub mod spike_arrest;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod texts;
 pub mod threat_protection;
-pub mod xml_to_json;
-pub mod spike_arrest;
 pub mod verify_api_key;
+pub mod xml_to_json;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -15,10 +15,13 @@ use crate::runtime::snapshot::Snapshot;
 /// Facts kept read; then all are forgotten and read again as they are needed.
 const FACTS_MAX: usize = 100_000;
 
+/// A description, and what was read from it.
+type Described = (Arc<str>, Arc<KeyFacts>);
+
 /// What keys stand for, read from the descriptions of their principals.
 #[derive(Default)]
 pub(crate) struct KeyTable {
-    facts: RwLock<AHashMap<Uuid, (Arc<str>, Arc<KeyFacts>)>>,
+    facts: RwLock<AHashMap<Uuid, Described>>,
 }
 
 impl KeyTable {

@@ -19,10 +19,10 @@ mod quota;
 mod raise_fault;
 mod regular_expression_protection;
 mod service_callout;
+mod spike_arrest;
 #[cfg(test)]
 mod test_support;
 mod threat_protection;
-mod spike_arrest;
 mod verify_api_key;
 
 use async_trait::async_trait;
