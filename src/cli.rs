@@ -336,14 +336,6 @@ mod tests {
     }
 
     #[test]
-    fn what_later_versions_bring_is_named() {
-        let line = ["sallyport", "apigee", "deploy", "bundle", "--org", "o"];
-        let command = Arguments::try_parse_from(line).unwrap().command;
-        let refused = run(command).unwrap_err().to_string();
-        assert!(refused.contains("not supported by this version"));
-    }
-
-    #[test]
     fn the_manual_page_names_every_key() {
         let page = manual_page().unwrap();
         for key in all_keys() {

@@ -332,7 +332,8 @@ mod tests {
             ),
             ("Host: a\r\nTransfer-Encoding: chunked\r\n", None),
             ("Host: a\r\nExpect: 100-continue\r\n", None),
-            ("Host: a\r\nUpgrade: websocket\r\n", None),
+            ("Host: a\r\nUpgrade: websocket\r\n", Some((false, 0))),
+            ("Host: a\r\nUpgrade: h2c\r\n", None),
         ];
         for (fields, expected) in cases {
             assert_eq!(traits(fields), expected, "{fields:?}");

@@ -44,7 +44,6 @@ async fn deck_syncs_dumps_and_resets() {
         "/hmac-auths",
         "/jwts",
         "/oauth2",
-        "/mtls-auths",
         "/licenses",
         "/partials",
         "/rbac/roles",
