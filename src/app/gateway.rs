@@ -31,7 +31,7 @@ use crate::control::store::embedded::{EmbeddedStore, Ownership};
 use crate::control::store::memory::MemoryStore;
 use crate::control::{ControlPlane, Everything};
 use crate::dialects::apigee::compile::{Options as BundleOptions, compile as compile_bundles};
-use crate::dialects::apigee::keys;
+use crate::dialects::apigee::{keys, lifecycle};
 use crate::dialects::kong::compile::compile;
 use crate::dialects::kong::compile::serving::compile_serving;
 use crate::dialects::kong::declarative::export;
@@ -353,7 +353,7 @@ impl Gateway {
         std::fs::remove_file(&path).with_context(|| format!("{name}: cannot be removed"))
     }
 
-    /// Removes credentials whose time is over, for ever.
+    /// Removes credentials and replaced deployments whose time is over, for ever.
     pub(crate) async fn remove_expired(control: std::sync::Weak<ControlPlane<Everything>>) {
         let mut looks = tokio::time::interval(EXPIRY_LOOK_EVERY);
         loop {
@@ -366,15 +366,25 @@ impl Gateway {
                     .unwrap_or_default()
                     .as_secs()
             };
-            // Looked at on a copy, which is cheap: most of the time nothing has expired and nothing is written.
+            // Looked at on copies, which are cheap: most of the time nothing has expired and nothing is written.
             let mut copy = EntitySet::clone(&control.kong());
-            if copy.remove_expired(seconds(SystemTime::now())).is_empty() {
-                continue;
+            if !copy.remove_expired(seconds(SystemTime::now())).is_empty() {
+                let removed = control
+                    .write_kong(move |set, write| Ok(((), set.remove_expired(seconds(write.now)))));
+                if let Err(error) = removed.await {
+                    tracing::warn!(%error, "expired credentials cannot be removed");
+                }
             }
-            let removed = control
-                .write_kong(move |set, write| Ok(((), set.remove_expired(seconds(write.now)))));
-            if let Err(error) = removed.await {
-                tracing::warn!(%error, "expired credentials cannot be removed");
+            let mut copy = control.apigee().as_ref().clone();
+            let now = documents::unix_millis(SystemTime::now());
+            if !lifecycle::remove_retired_by(&mut copy, now).is_empty() {
+                let removed = control.write_apigee(move |set, write| {
+                    let now = documents::unix_millis(write.now);
+                    Ok(((), lifecycle::remove_retired_by(set, now)))
+                });
+                if let Err(error) = removed.await {
+                    tracing::warn!(%error, "replaced deployments cannot be removed");
+                }
             }
         }
     }

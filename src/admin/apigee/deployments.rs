@@ -22,19 +22,23 @@ struct Entry {
     base_path: String,
 }
 
-/// Everything that is listed as deployed below these names.
+/// Everything that is listed as deployed below these names: what serves, then what was replaced a moment ago.
 fn entries(set: &EntitySet, below: &[&str]) -> Vec<Entry> {
-    set.all::<Deployment>(below)
+    let mut entries: Vec<(bool, Entry)> = set
+        .all::<Deployment>(below)
         .filter_map(|(key, deployment)| {
-            Some(Entry {
+            let entry = Entry {
                 environment: key.part(1).to_owned(),
                 kind: BundleKind::from_word(key.part(2))?,
                 name: key.part(3).to_owned(),
                 revision: key.part(4).parse().ok()?,
                 base_path: deployment.base_path,
-            })
+            };
+            Some((deployment.retires_at_ms.is_some(), entry))
         })
-        .collect()
+        .collect();
+    entries.sort_by_key(|(replaced, _)| *replaced);
+    entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
 /// The fields that tell how a revision stands, the same in every answer.
