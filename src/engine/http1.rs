@@ -22,6 +22,9 @@ use pingora_core::protocols::Shutdown as _;
 use crate::engine::io::Io;
 use crate::engine::phases::SMALL_BODY_BYTES;
 
+/// Room for header fields that plugins add: a map that must grow for them costs more than all of them.
+const ADDED_FIELDS: usize = 8;
+
 /// First and only buffer for a head, in bytes; a longer head is a session's business.
 const BUFFER_BYTES: usize = 8 * 1024;
 /// Most header fields of an ordinary request.
@@ -144,7 +147,7 @@ impl Http1 {
         if !target.starts_with('/') || method == Method::CONNECT.as_str() {
             return None;
         }
-        let count = request.headers.len();
+        let count = request.headers.len() + ADDED_FIELDS;
         let mut head = RequestHeader::build(method, target.as_bytes(), Some(count)).ok()?;
         head.set_version(Version::HTTP_11);
         // Offsets first: `request` borrows the buffer that is about to be split.

@@ -77,9 +77,8 @@ fn answers(gateway: &Gateway, requests: usize) -> BTreeMap<String, usize> {
 }
 
 fn who_answers(gateway: &Gateway) -> String {
-    let answer = gateway.get("/").send();
-    let name = answer.expect_status(200).header("X-Target");
-    name.expect("a name").to_owned()
+    let answer = gateway.get("/").send().expect_status(200);
+    answer.header("X-Target").expect("a name").to_owned()
 }
 
 /// The health of each target, by its address.

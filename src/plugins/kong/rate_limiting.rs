@@ -354,6 +354,7 @@ impl RateLimiting {
                 None => Flow::Continue,
             };
         }
+        exchange.response_fields.reserve(2 * windows.len() + 3);
         let mut tightest: Option<Tightest> = None;
         for (limit, window) in self.limits.iter().zip(&windows) {
             let mut remaining = limit.limit - used(limit.period);
