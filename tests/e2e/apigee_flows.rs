@@ -1,28 +1,30 @@
 //! Apigee bundles at work: routing, flows, faults, chains, traces, as a client sees them. The bundles lie in folders and
 //! are deployed at start.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
+use std::path::Path;
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Driver, Gateway, Origin, Reply, for_both_drivers};
+use crate::harness::{Driver, Gateway, Origin, Reply, Response, for_both_drivers};
 
 /// Folders of bundles.
-struct Bundles(TempDir);
+pub(crate) struct Bundles(TempDir);
 
 impl Bundles {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
     /// Adds a proxy: files by path below `apiproxy`.
-    fn proxy(self, name: &str, files: &[(&str, &str)]) -> Self {
+    pub(crate) fn proxy(self, name: &str, files: &[(&str, &str)]) -> Self {
         self.bundle(name, "apiproxy", "APIProxy", files)
     }
 
-    fn shared_flow(self, name: &str, files: &[(&str, &str)]) -> Self {
+    pub(crate) fn shared_flow(self, name: &str, files: &[(&str, &str)]) -> Self {
         self.bundle(name, "sharedflowbundle", "SharedFlowBundle", files)
     }
 
@@ -39,6 +41,35 @@ impl Bundles {
         self
     }
 
+    /// Imports a proxy through the management API.
+    pub(crate) fn import(&self, gateway: &Gateway, name: &str) -> Response {
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        add_to_archive(&mut archive, &self.0.path().join(name), "");
+        let bytes = archive.finish().expect("an archive").into_inner();
+        let admin = gateway.admin();
+        let path = format!("/v1/organizations/sallyport/apis?action=import&name={name}");
+        let import = admin.request("POST", &path);
+        let import = import.header("Content-Type", "application/octet-stream");
+        admin.write(import.body(bytes))
+    }
+
+    /// Imports a proxy and asks for its deployment to the environment `test`.
+    pub(crate) fn try_deploy(&self, gateway: &Gateway, name: &str) -> Response {
+        let imported = self.import(gateway, name).expect_status(201).json();
+        let revision = imported["revision"].as_str().expect("a revision");
+        let path = format!(
+            "/v1/organizations/sallyport/environments/test/apis/{name}/revisions/{revision}/deployments"
+        );
+        let admin = gateway.admin();
+        admin.write(admin.request("POST", &path).form("override=true"))
+    }
+
+    /// Imports a proxy and deploys it to the environment `test`.
+    #[track_caller]
+    pub(crate) fn deploy(&self, gateway: &Gateway, name: &str) {
+        self.try_deploy(gateway, name).expect_status(200);
+    }
+
     fn paths(&self) -> String {
         let mut paths = String::new();
         for entry in fs::read_dir(self.0.path()).expect("the folder") {
@@ -47,7 +78,7 @@ impl Bundles {
         paths.trim_end_matches(',').to_owned()
     }
 
-    fn gateway(&self, driver: Option<Driver>) -> Gateway {
+    pub(crate) fn gateway(&self, driver: Option<Driver>) -> Gateway {
         let mut builder = Gateway::builder()
             .setting("database", "off")
             .setting("apigee_trace_token", "show-me")
@@ -59,24 +90,44 @@ impl Bundles {
     }
 }
 
+fn add_to_archive(
+    archive: &mut zip::ZipWriter<std::io::Cursor<Vec<u8>>>,
+    folder: &Path,
+    below: &str,
+) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy();
+        let name = format!("{below}{name}");
+        if path.is_dir() {
+            add_to_archive(archive, &path, &format!("{name}/"));
+        } else {
+            let options = zip::write::SimpleFileOptions::default();
+            archive.start_file(name, options).expect("an entry");
+            let text = fs::read(path).expect("a file");
+            archive.write_all(&text).expect("an entry");
+        }
+    }
+}
+
 /// A proxy endpoint on a base path with these further elements.
-fn endpoint(base_path: &str, inside: &str) -> String {
+pub(crate) fn endpoint(base_path: &str, inside: &str) -> String {
     format!(
         "<ProxyEndpoint name='default'>{inside}<HTTPProxyConnection><BasePath>{base_path}</BasePath>\
          <VirtualHost>default</VirtualHost><VirtualHost>secure</VirtualHost></HTTPProxyConnection></ProxyEndpoint>"
     )
 }
 
-fn target(name: &str, url: &str) -> String {
+pub(crate) fn target(name: &str, url: &str) -> String {
     format!(
         "<TargetEndpoint name='{name}'><HTTPTargetConnection><URL>{url}</URL></HTTPTargetConnection></TargetEndpoint>"
     )
 }
 
-const TO_DEFAULT: &str =
+pub(crate) const TO_DEFAULT: &str =
     "<RouteRule name='default'><TargetEndpoint>default</TargetEndpoint></RouteRule>";
 
-fn raise(name: &str, status: u16, body: &str) -> String {
+pub(crate) fn raise(name: &str, status: u16, body: &str) -> String {
     format!(
         "<RaiseFault name='{name}'><FaultResponse><Set><Payload contentType='text/plain'>{body}</Payload>\
          <StatusCode>{status}</StatusCode></Set></FaultResponse></RaiseFault>"
@@ -84,13 +135,13 @@ fn raise(name: &str, status: u16, body: &str) -> String {
 }
 
 /// An AssignMessage that appends `value` to the header `X-Order` of the current message.
-fn order(name: &str) -> String {
+pub(crate) fn order(name: &str) -> String {
     format!(
         "<AssignMessage name='{name}'><Add><Headers><Header name='X-Order'>{name}</Header></Headers></Add></AssignMessage>"
     )
 }
 
-fn step(name: &str) -> String {
+pub(crate) fn step(name: &str) -> String {
     format!("<Step><Name>{name}</Name></Step>")
 }
 

@@ -15,6 +15,7 @@ mod admin;
 mod admin_noise;
 mod admin_requests;
 mod administrators;
+mod apigee_caches;
 mod apigee_flows;
 mod apigee_tools;
 mod application;

@@ -10,6 +10,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::bundle::{Flows, LocalTarget, ProxyProperties, Step, TargetProperties, TlsInfo};
+use super::entities::Cache;
+use super::entities::cache::Expiry;
 
 /// The name of the plugin that runs programs.
 pub const PLUGIN: &str = "apigee-flow";
@@ -176,6 +178,38 @@ pub struct Policy {
     /// Where it sends requests of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callout: Option<Way>,
+    /// The cache that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheTerms>,
+}
+
+/// What a cache of the environment says of its entries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheTerms {
+    /// When entries end, unless the policy says so.
+    pub expiry: Expiry,
+    /// Larger values are not kept, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_bytes_max: Option<u64>,
+    /// Most entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries_max: Option<u64>,
+    /// Most bytes of all entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<u64>,
+}
+
+impl CacheTerms {
+    /// Those of a cache.
+    pub fn of(cache: &Cache) -> Self {
+        let bytes = |kib: u64| kib.saturating_mul(1 << 10);
+        Self {
+            expiry: cache.expiry.clone(),
+            value_bytes_max: cache.skip_if_larger_kib.map(|kib| bytes(u64::from(kib))),
+            entries_max: cache.size("maxElementsInMemory"),
+            bytes_max: cache.size("inMemorySizeInKB").map(bytes),
+        }
+    }
 }
 
 /// A shared flow.

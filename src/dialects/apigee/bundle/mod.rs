@@ -274,6 +274,52 @@ fn check_references(bundle: &Bundle, findings: &mut Findings) {
             .flows
             .each_list(|steps| check_steps(bundle, steps, findings));
     }
+    let proxies = bundle.proxies.iter().map(|proxy| &proxy.flows);
+    let flows = proxies.chain(bundle.targets.iter().map(|target| &target.flows));
+    check_response_caches(bundle, flows, findings);
+}
+
+/// A response cache has one attachment in request flows, where it looks up, and one in response flows, where it keeps.
+fn check_response_caches<'a>(
+    bundle: &Bundle,
+    flows: impl Iterator<Item = &'a Flows>,
+    findings: &mut Findings,
+) {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut check = |steps: &[Step], side: &'static str, code: &str| {
+        for step in steps {
+            let policy = bundle.policies.get(&step.policy);
+            if policy.is_some_and(|policy| policy.kind == "ResponseCache")
+                && !seen.insert((step.policy.clone(), side))
+            {
+                let message = format!(
+                    "attaches the ResponseCache '{}' in {side} flows a second time, one attachment is allowed ({code})",
+                    step.policy
+                );
+                findings.error(
+                    "response-cache-attachment",
+                    step.at.clone().about("<Step>"),
+                    message,
+                );
+            }
+        }
+    };
+    for flows in flows {
+        let conditional = flows.conditional.iter().map(|flow| &flow.steps);
+        for sides in [&flows.pre, &flows.post].into_iter().chain(conditional) {
+            let (request, response) = (&sides.request, &sides.response);
+            check(
+                request,
+                "request",
+                "ResponseCacheStepAttachmentNotAllowedReq",
+            );
+            check(
+                response,
+                "response",
+                "ResponseCacheStepAttachmentNotAllowedResp",
+            );
+        }
+    }
 }
 
 fn check_steps(bundle: &Bundle, steps: &[Step], findings: &mut Findings) {

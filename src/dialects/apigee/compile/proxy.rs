@@ -7,7 +7,7 @@ use super::target::{self, Place};
 use super::{Surroundings, handling, id, matcher};
 use crate::dialects::apigee::bundle::{self, Bundle, Policy, ProxyEndpoint, Step, TargetEndpoint};
 use crate::dialects::apigee::describe;
-use crate::dialects::apigee::entities::{FlowHook, HookPoint, Kind};
+use crate::dialects::apigee::entities::{Cache, FlowHook, HookPoint};
 use crate::dialects::apigee::entity_set::{DeployedBundle, Files};
 use crate::dialects::apigee::policies::Callout;
 use crate::dialects::apigee::program::{
@@ -316,17 +316,19 @@ impl Unit<'_> {
                 }
             }
         }
-        for cache in &policy.parsed.caches {
-            if !surroundings
-                .set
-                .has(Kind::Cache, &surroundings.key(&cache.value))
-            {
-                let message = format!(
-                    "the environment {} has no cache '{}'",
-                    surroundings.environment, cache.value
-                );
-                self.findings
-                    .error("unknown-cache", cache.at.clone(), message);
+        let mut terms = None;
+        for named in &policy.parsed.caches {
+            let key = surroundings.key(&named.value);
+            match surroundings.set.find::<Cache>(&key) {
+                Some(cache) => terms = Some(program::CacheTerms::of(&cache)),
+                None => {
+                    let message = format!(
+                        "the environment {} has no cache '{}' (InvalidCacheResourceReference)",
+                        surroundings.environment, named.value
+                    );
+                    self.findings
+                        .error("unknown-cache", named.at.clone(), message);
+                }
             }
         }
         let callout = match &policy.parsed.callout {
@@ -352,6 +354,7 @@ impl Unit<'_> {
             config: policy.parsed.config.clone(),
             resources,
             callout,
+            cache: terms,
         }
     }
 

@@ -4,12 +4,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Entity, Fields, Kind, Stamp};
+use crate::dialects::apigee::date::Civil;
 use crate::dialects::apigee::error::ApiError;
 
 /// How long an entry stays when neither policy nor cache says so, in seconds.
 pub const LIFE_SECONDS_DEFAULT: u32 = 300;
 
-/// A cache of an environment. Sizes in memory and on disk are the instance's; they are kept for answers.
+/// A cache of an environment. `maxElementsInMemory` and `inMemorySizeInKB` limit it on each node; what is said of disks is
+/// kept for answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cache {
@@ -50,7 +52,7 @@ impl Entity for Cache {
 }
 
 impl Cache {
-    /// The fields that say how much room a cache has. Memory has one bound for all caches of the instance.
+    /// The fields that say how much room a cache has.
     const SIZES: [&str; 8] = [
         "distributed",
         "inMemorySizeInKB",
@@ -98,6 +100,16 @@ impl Cache {
             further,
             stamp,
         })
+    }
+
+    /// A size that the client set: a number above 0, or the text of one.
+    pub fn size(&self, name: &str) -> Option<u64> {
+        let number = match self.further.get(name)? {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number.filter(|number| *number > 0)
     }
 
     /// The answer.
@@ -170,7 +182,7 @@ fn read_expiry(mut settings: Fields) -> Result<Expiry, ApiError> {
             .ok_or_else(|| ApiError::field("timeOfDay", "expected HH:MM:SS"));
     }
     match given(date) {
-        Some(text) if is_date(text.trim()) => Ok(Expiry::Date(text.trim().to_owned())),
+        Some(text) if parse_date(text.trim()).is_some() => Ok(Expiry::Date(text.trim().to_owned())),
         Some(_) => Err(ApiError::field("expiryDate", "expected MM-DD-YYYY")),
         None => Ok(Expiry::Seconds(LIFE_SECONDS_DEFAULT)),
     }
@@ -184,20 +196,27 @@ pub fn parse_time(text: &str) -> Option<u32> {
     sound.then_some(hours * 3600 + minutes * 60 + seconds)
 }
 
-/// Whether a text has the form `MM-DD-YYYY`.
-fn is_date(text: &str) -> bool {
+/// `MM-DD-YYYY` as the beginning of that day in UTC, in milliseconds since 1970.
+pub fn parse_date(text: &str) -> Option<i64> {
     let mut parts = text.split('-');
     let mut number = |digits: usize| {
-        parts
-            .next()
-            .filter(|part| part.len() == digits)
-            .and_then(|part| part.parse::<u32>().ok())
+        let part = parts.next().filter(|part| part.len() == digits)?;
+        part.parse::<u32>().ok()
     };
-    let (month, day, year) = (number(2), number(2), number(4));
-    month.is_some_and(|month| (1..=12).contains(&month))
-        && day.is_some_and(|day| (1..=31).contains(&day))
-        && year.is_some()
-        && parts.next().is_none()
+    let (month, day, year) = (number(2)?, number(2)?, number(4)?);
+    let sound = (1..=12).contains(&month) && (1..=31).contains(&day) && parts.next().is_none();
+    let beginning = Civil {
+        year: i64::from(year),
+        month,
+        day,
+        hour: 0,
+        minute: 0,
+        second: 0,
+        millisecond: 0,
+        weekday: 0,
+        day_of_year: 1,
+    };
+    sound.then(|| beginning.millis())
 }
 
 #[cfg(test)]
@@ -229,6 +248,7 @@ mod tests {
             assert_eq!(cache.expiry, expected);
         }
         assert_eq!(parse_time("24:00:00"), None);
-        assert!(!is_date("13-01-2020"));
+        assert_eq!(parse_date("13-01-2020"), None);
+        assert_eq!(parse_date("01-02-1970"), Some(86_400_000));
     }
 }

@@ -7,16 +7,21 @@ pub mod access_control;
 pub mod assert_condition;
 pub mod assign_message;
 pub mod basic_authentication;
+pub mod caching;
 pub mod cors;
 pub mod extract_variables;
 pub mod flow_callout;
+pub mod invalidate_cache;
 pub mod javascript;
 pub mod json_to_xml;
 pub mod key_value_map_operations;
+pub mod lookup_cache;
 pub mod message_edits;
+pub mod populate_cache;
 pub mod quota;
 pub mod raise_fault;
 pub mod regular_expression_protection;
+pub mod response_cache;
 pub mod service_callout;
 pub mod spike_arrest;
 #[cfg(test)]
@@ -81,6 +86,10 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("XMLToJSON", xml_to_json::parse),
     PolicyEntry::new("CORS", cors::parse),
     PolicyEntry::new("KeyValueMapOperations", key_value_map_operations::parse),
+    PolicyEntry::new("InvalidateCache", invalidate_cache::parse),
+    PolicyEntry::new("LookupCache", lookup_cache::parse),
+    PolicyEntry::new("PopulateCache", populate_cache::parse),
+    PolicyEntry::new("ResponseCache", response_cache::parse),
     PolicyEntry::new("Quota", quota::parse),
     PolicyEntry::new("RaiseFault", raise_fault::parse),
     PolicyEntry::new("SpikeArrest", spike_arrest::parse),

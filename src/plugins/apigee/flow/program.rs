@@ -142,6 +142,16 @@ pub(crate) enum Url {
 }
 
 impl Flows {
+    /// Is a policy attached somewhere on the response's side?
+    pub(crate) fn responds_with(&self, policy: &str) -> bool {
+        let flows = self.conditional.iter().map(|flow| &flow.steps);
+        let mut sides = [&self.pre, &self.post].into_iter().chain(flows);
+        sides.any(|sides| {
+            let mut steps = sides.response.iter();
+            steps.any(|step| *step.policy.name == *policy)
+        })
+    }
+
     /// Has it rules for faults of its own?
     pub(crate) fn has_fault_rules(&self) -> bool {
         !self.fault_rules.is_empty() || self.default_fault_rule.is_some()
@@ -177,6 +187,7 @@ fn link_policies(
                 config: &plan.config,
                 resources: &plan.resources,
                 callout: plan.callout.as_ref(),
+                cache: plan.cache.as_ref(),
                 place,
                 context,
             };

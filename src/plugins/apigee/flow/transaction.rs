@@ -115,10 +115,7 @@ impl Transaction {
                 Ok(Step::Answer) => Ok(()),
                 Ok(Step::Null) => {
                     frame.scope.side = Side::Response;
-                    frame
-                        .proxy_response()
-                        .await
-                        .map_err(|fault| (fault, Location::Proxy))
+                    frame.without_target().await
                 }
                 Err(failure) => Err(failure),
             };
@@ -487,30 +484,69 @@ impl Frame {
         }
     }
 
+    /// The response's side of an exchange that asked no target. Where a policy has answered it begins behind the policy's
+    /// attachment there, in whichever endpoint that is; without one all of the proxy endpoint's side runs.
+    async fn without_target(&mut self) -> Result<(), (PolicyFault, Location)> {
+        let program = Arc::clone(&self.program);
+        if let Some(policy) = self.resume.clone()
+            && !program.flows.responds_with(&policy)
+        {
+            let holds = |index: &usize| {
+                let target = program.targets.get(*index);
+                target.is_some_and(|target| target.flows.responds_with(&policy))
+            };
+            let chosen = match self.route {
+                Some(RouteChoice::Target(index)) => Some(index).filter(holds),
+                _ => (0..program.targets.len()).find(holds),
+            };
+            let turned = match chosen.and_then(|index| program.targets.get(index)) {
+                Some(target) => {
+                    self.scope.at_target = true;
+                    let turned = self.target_flows(&program, target).await;
+                    self.scope.at_target = false;
+                    turned
+                }
+                None => Ok(Then::Continue),
+            };
+            self.resume = None;
+            match turned {
+                Ok(Then::Continue) => {}
+                Ok(_) => return Ok(()),
+                Err(fault) => return Err((fault, Location::Target)),
+            }
+        }
+        let outcome = self.proxy_response().await;
+        outcome.map_err(|fault| (fault, Location::Proxy))
+    }
+
     async fn target_response(&mut self) -> Result<Then, PolicyFault> {
         let program = Arc::clone(&self.program);
         let Some(RouteChoice::Target(index)) = self.route else {
             return Ok(Then::Continue);
         };
-        let Some(chosen) = program.targets.get(index) else {
-            return Ok(Then::Continue);
-        };
-        let then = self.sides(&program, &chosen.flows).await?;
+        match program.targets.get(index) {
+            Some(chosen) => self.target_flows(&program, chosen).await,
+            None => Ok(Then::Continue),
+        }
+    }
+
+    /// The response's side of a target endpoint.
+    async fn target_flows(
+        &mut self,
+        program: &Arc<Program>,
+        chosen: &Target,
+    ) -> Result<Then, PolicyFault> {
+        let then = self.sides(program, &chosen.flows).await?;
         if then != Then::Continue {
             return Ok(then);
         }
-        execute::hook(
-            &program,
-            &mut self.scope,
-            program.hooks.post_target.as_ref(),
-        )
-        .await
+        execute::hook(program, &mut self.scope, program.hooks.post_target.as_ref()).await
     }
 
     async fn proxy_response(&mut self) -> Result<(), PolicyFault> {
         let program = Arc::clone(&self.program);
         let then = self.sides(&program, &program.flows).await?;
-        // A hit whose policy has no attachment on this side: nothing of it runs, and that is no error.
+        // A flow whose condition does not hold any more may have the attachment: nothing runs then, and that is no error.
         self.resume = None;
         if then == Then::Continue {
             execute::hook(&program, &mut self.scope, program.hooks.post_proxy.as_ref()).await?;

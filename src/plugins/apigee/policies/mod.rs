@@ -7,19 +7,25 @@ mod access_control;
 mod assert_condition;
 mod assign_message;
 mod basic_authentication;
+mod caching;
 mod conversion;
 mod cors;
 mod extract_variables;
 mod flow_callout;
+mod invalidate_cache;
 mod javascript;
 mod key_value_map_operations;
 mod keys;
+mod lookup_cache;
 pub(crate) mod message_edits;
+mod populate_cache;
 mod quota;
 mod raise_fault;
 mod regular_expression_protection;
+mod response_cache;
 mod service_callout;
 mod spike_arrest;
+mod stored_response;
 #[cfg(test)]
 mod test_support;
 mod threat_protection;
@@ -61,6 +67,8 @@ pub(crate) struct PolicyLink<'a> {
     pub(crate) resources: &'a std::collections::BTreeMap<String, String>,
     /// Where it sends requests of its own.
     pub(crate) callout: Option<&'a crate::dialects::apigee::program::Way>,
+    /// The cache that it names.
+    pub(crate) cache: Option<&'a crate::dialects::apigee::program::CacheTerms>,
     /// Where it runs; also a key for state that outlives a configuration.
     pub(crate) place: &'a Place,
     /// State that outlives a configuration, the client for callouts, the resolver.
@@ -145,6 +153,10 @@ const TABLE: &[PolicyEntry] = &[
         "keyvaluemapoperations",
         key_value_map_operations::link,
     ),
+    PolicyEntry::new("InvalidateCache", "invalidatecache", invalidate_cache::link),
+    PolicyEntry::new("LookupCache", "lookupcache", lookup_cache::link),
+    PolicyEntry::new("PopulateCache", "populatecache", populate_cache::link),
+    PolicyEntry::new("ResponseCache", "responsecache", response_cache::link),
     PolicyEntry::new("Quota", "ratelimit", quota::link),
     PolicyEntry::new("RaiseFault", "raisefault", raise_fault::link),
     PolicyEntry::new("SpikeArrest", "ratelimit", spike_arrest::link),

@@ -296,6 +296,7 @@ fn the_policy_is_read_and_linked() {
                 config: &config,
                 resources: &resources,
                 callout: None,
+                cache: None,
                 place: &place,
                 context,
             };
