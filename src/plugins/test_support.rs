@@ -207,6 +207,20 @@ impl World {
         self
     }
 
+    /// A principal that is nothing but its description.
+    pub(crate) fn described(mut self, name: &str, description: &str) -> Self {
+        self.directory
+            .put_principal(Arc::new(Principal::new(Arc::new(PrincipalPlan {
+                id: principal_id(name),
+                username: None,
+                custom_id: None,
+                groups: Vec::new(),
+                acl_groups: Vec::new(),
+                description: description.into(),
+            }))));
+        self
+    }
+
     pub(crate) fn authority(mut self, issuer: &Issuer) -> Self {
         let plan = AuthorityPlan {
             id: issuer.id,

@@ -103,6 +103,15 @@ impl RecordIndex {
         self.tables.read().count
     }
 
+    /// How many records a table has, counted as in [`RecordIndex::len`].
+    pub fn len_of(&self, table: &str) -> usize {
+        self.tables
+            .read()
+            .by_name
+            .get(table)
+            .map_or(0, BTreeMap::len)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -293,6 +302,10 @@ mod tests {
         assert_eq!(records.index().ended(9), [("t".into(), "old".into())]);
         records.remove("t", "a").await.unwrap();
         assert_eq!(records.index().len(), 3);
+        assert_eq!(
+            (records.index().len_of("t"), records.index().len_of("u")),
+            (3, 0)
+        );
         records.remove_table("t").await.unwrap();
         assert_eq!(records.find("t", "b"), None);
     }

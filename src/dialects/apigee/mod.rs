@@ -16,6 +16,7 @@ pub mod json_path;
 pub mod keys;
 pub mod lifecycle;
 pub mod message;
+pub mod oauth;
 pub mod policies;
 pub mod program;
 pub mod script;

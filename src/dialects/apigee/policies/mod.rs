@@ -17,6 +17,7 @@ pub mod json_to_xml;
 pub mod key_value_map_operations;
 pub mod lookup_cache;
 pub mod message_edits;
+pub mod oauth_v2;
 pub mod populate_cache;
 pub mod quota;
 pub mod raise_fault;
@@ -90,6 +91,7 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("LookupCache", lookup_cache::parse),
     PolicyEntry::new("PopulateCache", populate_cache::parse),
     PolicyEntry::new("ResponseCache", response_cache::parse),
+    PolicyEntry::new("OAuthV2", oauth_v2::parse),
     PolicyEntry::new("Quota", quota::parse),
     PolicyEntry::new("RaiseFault", raise_fault::parse),
     PolicyEntry::new("SpikeArrest", spike_arrest::parse),

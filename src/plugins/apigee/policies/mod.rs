@@ -15,9 +15,11 @@ mod flow_callout;
 mod invalidate_cache;
 mod javascript;
 mod key_value_map_operations;
+mod key_variables;
 mod keys;
 mod lookup_cache;
 pub(crate) mod message_edits;
+mod oauth;
 mod populate_cache;
 mod quota;
 mod raise_fault;
@@ -157,6 +159,7 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("LookupCache", "lookupcache", lookup_cache::link),
     PolicyEntry::new("PopulateCache", "populatecache", populate_cache::link),
     PolicyEntry::new("ResponseCache", "responsecache", response_cache::link),
+    PolicyEntry::new("OAuthV2", "oauthV2", oauth::link),
     PolicyEntry::new("Quota", "ratelimit", quota::link),
     PolicyEntry::new("RaiseFault", "raisefault", raise_fault::link),
     PolicyEntry::new("SpikeArrest", "ratelimit", spike_arrest::link),

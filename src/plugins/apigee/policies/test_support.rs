@@ -39,7 +39,12 @@ pub(super) fn scope() -> Scope {
 
 /// In the request flow of a request under the base path `/shop`.
 pub(super) fn scope_of(request: Message) -> Scope {
-    let exchange = test_support::World::new().exchange(test_support::Message::get("/shop"));
+    scope_in(&test_support::World::new(), request)
+}
+
+/// The same among the principals of a world.
+pub(super) fn scope_in(world: &test_support::World, request: Message) -> Scope {
+    let exchange = world.exchange(test_support::Message::get("/shop"));
     let inbound = Inbound {
         snapshot: Arc::clone(&exchange.snapshot),
         connection: Arc::clone(&exchange.connection),

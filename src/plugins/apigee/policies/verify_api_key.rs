@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::keys::{KeyTable, product_for};
-use super::{Policy, PolicyLink};
-use crate::dialects::apigee::entities::{ApiProduct, Attribute, Stamp};
+use super::{Policy, PolicyLink, key_variables};
 use crate::dialects::apigee::keys::KeyFacts;
 use crate::dialects::apigee::policies::verify_api_key::Config;
 use crate::dialects::apigee::variables::VariableName;
@@ -87,109 +86,18 @@ impl VerifyApiKey {
                 "Invalid ApiKey for given resource",
             ));
         };
-        let variables = variables(&facts, product);
+        let variables = key_variables::of_key(&facts, Some(product));
         for (name, value) in &variables {
             scope.set_own(&format!("{}{name}", self.prefix), value.clone());
         }
-        for name in GLOBAL {
-            if let Some((_, value)) = variables.iter().find(|(own, _)| own == name) {
-                scope.set_own(name, value.clone());
+        for (name, value) in variables {
+            if key_variables::GLOBAL.contains(&name.as_str()) {
+                scope.set_own(&name, value);
             }
         }
         scope.set_own("organization_name", place.organization.clone());
         Ok(Next::Continue)
     }
-}
-
-/// Variables that are also set without the policy's prefix.
-const GLOBAL: [&str; 6] = [
-    "client_id",
-    "developer.email",
-    "developer.id",
-    "developer.app.name",
-    "developer.app.id",
-    "apiproduct.name",
-];
-
-/// What is told of a key, by name.
-fn variables(facts: &KeyFacts, product: &ApiProduct) -> Vec<(String, String)> {
-    let (app, developer, key) = (&facts.app, &facts.developer, &facts.key);
-    let mut all: Vec<(String, String)> = Vec::with_capacity(48);
-    let mut set = |name: &str, value: &str| all.push((name.to_owned(), value.to_owned()));
-    set("client_id", &key.consumer_key);
-    set("client_secret", &key.consumer_secret);
-    set("redirection_uris", &app.callback_url);
-    set("developer.app.id", &app.app_id);
-    set("developer.app.name", &app.name);
-    set("developer.id", &developer.developer_id);
-    set("failed", "false");
-    set("app.name", &app.name);
-    set("app.id", &app.app_id);
-    set("app.accessType", "read");
-    set("app.callbackUrl", &app.callback_url);
-    set("app.status", &app.status);
-    set("app.appFamily", "default");
-    set("app.appParentStatus", &developer.status);
-    set("app.appType", "Developer");
-    set("app.appParentId", &developer.developer_id);
-    let names: Vec<&str> = key
-        .api_products
-        .iter()
-        .map(|approval| approval.apiproduct.as_str())
-        .collect();
-    set("app.apiproducts", &names.join(","));
-    set("developer.userName", &developer.user_name);
-    set("developer.firstName", &developer.first_name);
-    set("developer.lastName", &developer.last_name);
-    set("developer.email", &developer.email);
-    set("developer.status", &developer.status);
-    set("developer.apps", &app.name);
-    set("apiproduct.name", &product.name);
-    for (name, value) in [
-        ("apiproduct.developer.quota.limit", &product.quota),
-        (
-            "apiproduct.developer.quota.interval",
-            &product.quota_interval,
-        ),
-        (
-            "apiproduct.developer.quota.timeunit",
-            &product.quota_time_unit,
-        ),
-    ] {
-        if let Some(value) = value {
-            set(name, value);
-        }
-    }
-    for (of, stamp) in [("app", &app.stamp), ("developer", &developer.stamp)] {
-        stamp_of(of, stamp, &mut set);
-    }
-    for (of, attributes) in [
-        ("app.", &app.attributes),
-        ("developer.", &developer.attributes),
-        ("apiproduct.", &product.attributes),
-        ("", &app.attributes),
-    ] {
-        for Attribute { name, value } in attributes {
-            // Their own variables come first.
-            set(&format!("{of}{name}"), value);
-        }
-    }
-    if let Some(name) = Attribute::find(&app.attributes, "DisplayName") {
-        set("app.DisplayName", name);
-    }
-    let mut seen = ahash::AHashSet::new();
-    all.retain(|(name, _)| seen.insert(name.clone()));
-    all
-}
-
-fn stamp_of(of: &str, stamp: &Stamp, set: &mut impl FnMut(&str, &str)) {
-    set(&format!("{of}.created_at"), &stamp.created_at.to_string());
-    set(&format!("{of}.created_by"), &stamp.created_by);
-    set(
-        &format!("{of}.last_modified_at"),
-        &stamp.last_modified_at.to_string(),
-    );
-    set(&format!("{of}.last_modified_by"), &stamp.last_modified_by);
 }
 
 impl Policy for VerifyApiKey {
