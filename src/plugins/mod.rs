@@ -25,6 +25,7 @@ pub fn table() -> Vec<PluginEntry> {
         kong::header_cert_auth::entry(),
         kong::websocket_validator::entry(),
         kong::websocket_size_limit::entry(),
+        kong::grpc_gateway::entry(),
         kong::ip_restriction::entry(),
         kong::acl::entry(),
         kong::rate_limiting::entry(),

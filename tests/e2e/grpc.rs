@@ -75,7 +75,7 @@ fn calls_pass_over_tls() {
     let root = gateway.folder().join("root.pem");
     std::fs::write(&root, authority.pem()).expect("a file");
     let root = root.to_str().expect("UTF-8");
-    for name in ["unary", "streams", "errors"] {
+    for name in ["unary", "streams", "errors", "binary", "interop"] {
         let target = gateway.tls().to_string();
         let output = python_client("grpc_client.py", &[&target, name, root, "grpc.test"]);
         assert!(output.ends_with("good\n"), "{output}");
@@ -99,9 +99,62 @@ fn an_upstream_over_tls_is_called() {
     let mut server = Program::start("grpc_server.py", &[&files[0], &files[1]]);
     let port = server.port();
     let gateway = before(port, json!({"protocol": "grpcs", "host": "localhost"}));
-    for name in ["unary", "streams", "errors"] {
+    for name in ["unary", "streams", "errors", "binary", "interop"] {
         check(&gateway, name);
     }
+}
+
+#[test]
+fn binary_metadata_and_the_interop_cases_pass() {
+    let mut server = Program::start("grpc_server.py", &[]);
+    let gateway = before(server.port(), json!({}));
+    for name in ["binary", "interop"] {
+        check(&gateway, name);
+    }
+}
+
+#[test]
+fn a_client_that_gives_up_ends_its_call_at_the_server() {
+    let mut server = Program::start("grpc_server.py", &[]);
+    let gateway = before(server.port(), json!({}));
+    for name in ["cancel_unary", "cancel_stream", "deadlines"] {
+        check(&gateway, name);
+        assert_eq!(server.line(), "waiting", "{name}");
+        assert_eq!(server.line(), "cancelled", "{name}");
+    }
+    python_client("grpc_client.py", &[&gateway.proxy().to_string(), "leave"]);
+    assert_eq!(server.line(), "waiting");
+    assert_eq!(server.line(), "cancelled");
+    // The connection to the server is none the worse.
+    check(&gateway, "unary");
+}
+
+#[test]
+fn a_slow_reader_of_a_stream_slows_the_server_and_fills_no_memory() {
+    /// 256 MiB in all; on the way are windows of both connections and buffers of four sockets.
+    const MESSAGES_MAX: usize = 1024;
+    const GROWTH_KIB_MAX: u64 = 96 * 1024;
+    let mut server = Program::start("grpc_server.py", &[]);
+    let gateway = before(server.port(), json!({}));
+    check(&gateway, "unary");
+    let before = resident_kib(gateway.pid());
+    let target = gateway.proxy().to_string();
+    let mut client = Program::start("grpc_client.py", &[&target, "slow_reader"]);
+    let sent: usize = client.line().parse().expect("a number");
+    let after = resident_kib(gateway.pid());
+    assert!(sent < MESSAGES_MAX, "{sent} messages of 64 KiB were taken in");
+    let growth = after.saturating_sub(before);
+    assert!(growth < GROWTH_KIB_MAX, "{before} KiB, then {after} KiB");
+    client.tell("go on");
+    assert_eq!(client.line(), "good");
+}
+
+/// Resident memory of a process, in KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.and_then(|text| text.parse().ok()).expect("a number")
 }
 
 #[test]

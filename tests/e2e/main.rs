@@ -26,6 +26,7 @@ mod declarative;
 mod durability;
 mod failures;
 mod grpc;
+mod grpc_gateway;
 mod grpc_web;
 mod headers;
 mod http2;

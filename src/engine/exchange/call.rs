@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE,
 };
@@ -26,11 +26,12 @@ use smallvec::SmallVec;
 use crate::engine::client::Client;
 use crate::engine::exchange::downstream::Downstream;
 use crate::engine::exchange::pool::PoolKey;
-use crate::engine::exchange::{CLIENT_LEFT, ExchangeDriver, left};
+use crate::engine::exchange::{CLIENT_LEFT, ExchangeDriver, left, set_length};
 use crate::engine::forwarding::{self, Destination};
 use crate::engine::{balance, connect, heads, phases};
+use crate::runtime::cluster::{Outcome, Picked};
 use crate::runtime::contract::Phases;
-use crate::runtime::exchange::{Exchange, RequestBody, ResponseSource};
+use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, FaultKind, LocalResponse};
 use crate::runtime::snapshot::{Forward, Route};
 
@@ -69,6 +70,14 @@ impl Connections {
     }
 }
 
+/// An answer whose head is here.
+struct Answered {
+    /// In progress until the answer has been passed on.
+    _in_progress: Picked,
+    head: Box<ResponseHeader>,
+    body: Incoming,
+}
+
 /// Why a call came to nothing.
 #[allow(
     clippy::large_enum_variant,
@@ -98,10 +107,7 @@ impl ExchangeDriver {
             return Err(phases::answer(exchange, &fault));
         }
         match self.calls(client, exchange, &route, &forward, &body).await {
-            Ok((head, incoming)) => {
-                self.pass_on(client, exchange, &forward, head, incoming)
-                    .await
-            }
+            Ok(answered) => self.pass_on(client, exchange, &forward, answered).await,
             Err(Failure::ClientLeft) => {
                 exchange.status = CLIENT_LEFT;
                 client.close();
@@ -118,7 +124,7 @@ impl ExchangeDriver {
         route: &Route,
         forward: &Forward,
         body: &Bytes,
-    ) -> Result<(Box<ResponseHeader>, Incoming), Failure> {
+    ) -> Result<Answered, Failure> {
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         loop {
             let picked = balance::pick(exchange, forward, &tried)
@@ -137,12 +143,26 @@ impl ExchangeDriver {
                 forwarding::note_target(exchange, &destination);
             }
             match self.call_once(client, exchange, &destination, body).await {
-                Err(Failure::Fault { fault, retry: true })
-                    if tried.len() <= usize::from(forward.plan.retries) =>
-                {
+                Ok((head, body)) => {
+                    let outcome = Outcome::Answered(head.status.as_u16());
+                    balance::report(exchange, forward, &picked, outcome);
+                    return Ok(Answered {
+                        _in_progress: picked,
+                        head,
+                        body,
+                    });
+                }
+                Err(Failure::Fault { fault, retry }) => {
+                    balance::report(exchange, forward, &picked, balance::outcome_of(&fault));
+                    if !retry || !balance::may_try_again(exchange, forward, tried.len()) {
+                        return Err(Failure::Fault {
+                            fault,
+                            retry: false,
+                        });
+                    }
                     balance::give_up(exchange, fault.status.as_u16());
                 }
-                outcome => return outcome,
+                Err(left @ Failure::ClientLeft) => return Err(left),
             }
         }
     }
@@ -212,15 +232,41 @@ impl ExchangeDriver {
         client: &mut Client<'_>,
         exchange: &mut Exchange,
         forward: &Forward,
-        mut head: Box<ResponseHeader>,
-        mut incoming: Incoming,
+        answered: Answered,
     ) -> Result<(), Box<LocalResponse>> {
+        let Answered {
+            _in_progress,
+            mut head,
+            body: mut incoming,
+        } = answered;
         exchange.timing.answered = Some(std::time::Instant::now());
         exchange.upstream_status = head.status.as_u16();
         exchange.response_source = ResponseSource::Upstream;
         heads::drop_hop_by_hop(&mut head, false);
         if phases::takes_part(exchange, Phases::RESPONSE_HEAD) {
             phases::response_head(exchange, &mut head).await?;
+        }
+        let limit = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
+        let mut held = None;
+        if phases::holds_response(exchange) {
+            let (mut body, mut trailers) = match self
+                .hold_answer(client, exchange, &mut incoming, limit)
+                .await
+            {
+                Ok(whole) => whole,
+                Err(Failure::ClientLeft) => {
+                    exchange.status = CLIENT_LEFT;
+                    client.close();
+                    return Ok(());
+                }
+                Err(Failure::Fault { fault, .. }) => {
+                    return Err(phases::failed(exchange, &fault).await);
+                }
+            };
+            phases::trailers(exchange, &mut trailers);
+            phases::message(exchange, &mut head, &mut body).await?;
+            set_length(&mut head, body.len());
+            held = Some((body, trailers));
         }
         heads::insert_left_fields(exchange, &mut head);
         phases::header_filter(exchange, &mut head);
@@ -230,13 +276,17 @@ impl ExchangeDriver {
         }
         exchange.status = head.status.as_u16();
         let filtered = phases::takes_part(exchange, Phases::BODY_FILTER);
-        let mut end = incoming.is_end_stream();
-        let mut piece = Bytes::new();
+        let is_held = held.is_some();
+        let (mut piece, trailers) = held.unwrap_or_default();
+        let mut end = is_held || incoming.is_end_stream();
         if end && filtered {
             phases::body_filter(exchange, &mut piece, true);
         }
+        // Trailers that were held back are the end of their stream, where the client knows such.
+        let trailers = Some(trailers).filter(|fields| client.is_http2() && !fields.is_empty());
+        let last = end && trailers.is_none();
         let method = exchange.request.method.clone();
-        let started = Downstream::start(client, &mut head, &method, None, piece, end).await;
+        let started = Downstream::start(client, &mut head, &method, None, piece, last).await;
         exchange.response = Some(head);
         let mut downstream = match started {
             Ok(downstream) => downstream,
@@ -245,7 +295,11 @@ impl ExchangeDriver {
                 return Ok(());
             }
         };
-        let limit = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
+        if let Some(trailers) = trailers
+            && let Err(error) = write_trailers(client, trailers)
+        {
+            left(client, exchange, &error);
+        }
         while !end {
             let frame = tokio::select! {
                 biased;
@@ -298,6 +352,69 @@ impl ExchangeDriver {
         }
         exchange.response_bytes = downstream.sent();
         Ok(())
+    }
+}
+
+impl ExchangeDriver {
+    /// Reads the whole answer, up to the limit for held messages.
+    async fn hold_answer(
+        &self,
+        client: &mut Client<'_>,
+        exchange: &Exchange,
+        incoming: &mut Incoming,
+        limit: Duration,
+    ) -> Result<(Bytes, HeaderMap), Failure> {
+        let bytes_max = match exchange.response_holding {
+            ResponseHolding::UpTo(bytes) => bytes,
+            _ => exchange.snapshot.serving.plan.held_body_bytes_max,
+        };
+        let fail = |status: StatusCode, cause: String, kind: FaultKind| Failure::Fault {
+            fault: Fault::transport(status, Blame::Upstream, cause).kind(kind),
+            retry: false,
+        };
+        let mut body = BytesMut::new();
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = tokio::time::timeout(limit, incoming.frame()) => frame,
+                () = client.left() => return Err(Failure::ClientLeft),
+            };
+            let frame = match frame {
+                Ok(None) => return Ok((body.freeze(), HeaderMap::new())),
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => {
+                    let cause = format!("reading the response: {error}");
+                    return Err(fail(
+                        StatusCode::BAD_GATEWAY,
+                        cause,
+                        FaultKind::UpstreamClosed,
+                    ));
+                }
+                Err(_) => {
+                    let cause = "reading the response timed out".to_owned();
+                    return Err(fail(
+                        StatusCode::GATEWAY_TIMEOUT,
+                        cause,
+                        FaultKind::UpstreamTimeout,
+                    ));
+                }
+            };
+            match frame.into_data() {
+                Ok(piece) if body.len() + piece.len() <= bytes_max => {
+                    body.extend_from_slice(&piece);
+                }
+                Ok(_) => {
+                    let cause = format!(
+                        "response body exceeds {bytes_max} bytes, the limit for held messages"
+                    );
+                    let status = StatusCode::BAD_GATEWAY;
+                    return Err(fail(status, cause, FaultKind::ResponseTooLarge));
+                }
+                Err(frame) => {
+                    return Ok((body.freeze(), frame.into_trailers().unwrap_or_default()));
+                }
+            }
+        }
     }
 }
 

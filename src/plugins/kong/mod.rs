@@ -5,6 +5,7 @@ pub mod basic_auth;
 pub mod correlation_id;
 pub mod cors;
 pub mod file_log;
+pub mod grpc_gateway;
 pub mod grpc_web;
 pub mod header_cert_auth;
 pub mod ip_restriction;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::grpc_gateway;
 use super::log_entry::{self, without_port};
 use super::session_entry;
 use crate::plugins::shared::headers::{lenient_value, number};
@@ -143,7 +144,8 @@ impl Renderer for KongRenderer {
         self.render(
             fault,
             &exchange.request.headers,
-            exchange.http2,
+            // A call that the gateway made of something else is nothing that its client knows of.
+            exchange.http2 && exchange.stashed::<grpc_gateway::Call>().is_none(),
             exchange.request_id.as_str(),
         )
     }

@@ -7,6 +7,7 @@ pub(crate) mod headers;
 pub(crate) mod identity;
 pub(crate) mod line_sender;
 pub(crate) mod log_writer;
+pub(crate) mod proto_files;
 pub(crate) mod query;
 pub(crate) mod template;
 pub(crate) mod windows;

@@ -1,7 +1,7 @@
 //! Real counterparts: curl, Python clients and servers, nginx as an origin.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -103,6 +103,12 @@ impl Program {
         let count = self.output.read_line(&mut line).expect("a line");
         assert!(count > 0, "the script ended");
         line.trim_end().to_owned()
+    }
+
+    /// Gives the script a line to read.
+    pub(crate) fn tell(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(input, "{line}").expect("the script reads");
     }
 
     /// Has it not ended?
