@@ -142,7 +142,10 @@ fn a_slow_reader_of_a_stream_slows_the_server_and_fills_no_memory() {
     let mut client = Program::start("grpc_client.py", &[&target, "slow_reader"]);
     let sent: usize = client.line().parse().expect("a number");
     let after = resident_kib(gateway.pid());
-    assert!(sent < MESSAGES_MAX, "{sent} messages of 64 KiB were taken in");
+    assert!(
+        sent < MESSAGES_MAX,
+        "{sent} messages of 64 KiB were taken in"
+    );
     let growth = after.saturating_sub(before);
     assert!(growth < GROWTH_KIB_MAX, "{before} KiB, then {after} KiB");
     client.tell("go on");

@@ -299,16 +299,8 @@ mod tests {
                 deep.as_bytes(),
                 "g.proto: braces and brackets are nested deeper than 64",
             ),
-            (
-                "h.proto",
-                b"import \"../x.proto\";",
-                "h.proto:1:8: ",
-            ),
-            (
-                "i.proto",
-                b"import \"/etc/passwd\";",
-                "i.proto:1:8: ",
-            ),
+            ("h.proto", b"import \"../x.proto\";", "h.proto:1:8: "),
+            ("i.proto", b"import \"/etc/passwd\";", "i.proto:1:8: "),
             ("j.proto", b"import \"broken.proto\";", "broken.proto:1:1: "),
         ];
         folder.write("broken.proto", "}");
