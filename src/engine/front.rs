@@ -198,7 +198,7 @@ impl Front {
                 };
                 (io, ahead, begun) = left;
             }
-            io.expect_request();
+            io.expect_request(!ahead.is_empty());
             if !ahead.is_empty() {
                 io.hand_to_session(&ahead);
             }
@@ -257,11 +257,16 @@ impl Front {
                 received = pingora_timeout::timeout(idle, http1.receive()) => received,
                 _ = idle_closes.wait_for(|close| *close) => return Ok(None),
             };
-            let begun = match received {
-                Err(_) | Ok(Ok(Received::End)) => return Ok(None),
-                Ok(Err(error)) => return Err(error),
-                Ok(Ok(Received::Extraordinary)) => None,
-                Ok(Ok(Received::Request(request, body))) => {
+            let received = match received {
+                Err(_) => return Ok(None),
+                // Whoever has begun is no longer idle.
+                Ok(Ok(Received::Begun)) => Box::pin(http1.receive_rest()).await,
+                Ok(received) => received,
+            };
+            let begun = match received? {
+                Received::End => return Ok(None),
+                Received::Extraordinary | Received::Begun => None,
+                Received::Request(request, body) => {
                     if *requests_left <= 1 || *shutdown.borrow() {
                         http1.close();
                     }

@@ -1,8 +1,8 @@
 //! Ordinary HTTP/1.1 requests, read without a session of Pingora's.
 //!
 //! Most requests are: a head that arrives in one piece, without a body or with a short one of announced length. They are
-//! read here, at a fraction of what a session costs. Whatever is out of the ordinary in any way is not judged here: its
-//! bytes go to a session as they came, whose rules then hold.
+//! read here, at a fraction of what a session costs. A head that arrives in pieces is waited for. Whatever is out of the
+//! ordinary in any way is not judged here: its bytes go to a session as they came, whose rules then hold.
 
 use std::future::poll_fn;
 use std::io;
@@ -29,6 +29,10 @@ const ADDED_FIELDS: usize = 8;
 const BUFFER_BYTES: usize = 8 * 1024;
 /// Most header fields of an ordinary request.
 const FIELDS_MAX: usize = 64;
+/// How often a head that arrives in pieces is looked at; whoever sends it in more is a session's business.
+const LOOKS_MAX: usize = 64;
+/// A client that pauses this long within a head is left to a session.
+const HEAD_PAUSE: Duration = Duration::from_secs(10);
 /// Most bytes taken in while the client waits for its answer.
 const AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// A client that pauses this long within a request body is given up.
@@ -56,12 +60,15 @@ pub(crate) enum Received {
     End,
     /// An ordinary request; the length of its body.
     Request(Box<RequestHeader>, usize),
+    /// The first part of a head: see [`Http1::receive_rest`].
+    Begun,
     /// Something for a session: see [`Http1::into_parts`].
     Extraordinary,
 }
 
 impl Http1 {
-    pub(crate) fn new(io: Box<Io>) -> Self {
+    pub(crate) fn new(mut io: Box<Io>) -> Self {
+        io.head_arrived();
         Self {
             io,
             buffer: BytesMut::new(),
@@ -121,34 +128,75 @@ impl Http1 {
                 return Ok(Received::End);
             }
         }
-        Ok(match self.parse() {
-            Some((request, body)) => {
+        Ok(self.look())
+    }
+
+    /// Waits for what is missing of a head, no longer than the limit for heads allows in total.
+    pub(crate) async fn receive_rest(&mut self) -> io::Result<Received> {
+        self.io.head_arrives();
+        let mut looks = 0;
+        while self.buffer.len() < BUFFER_BYTES && looks < LOOKS_MAX {
+            let from = self.buffer.len();
+            let reading = self.io.read_head(&mut self.buffer, BUFFER_BYTES);
+            // What is late, and what will never be whole, a session answers.
+            let Ok(Some(1..)) = pingora_timeout::timeout(HEAD_PAUSE, reading)
+                .await
+                .unwrap_or(Ok(None))
+            else {
+                return Ok(Received::Extraordinary);
+            };
+            let new = self.buffer.get(from..).unwrap_or_default();
+            if memchr::memchr(b'\n', new).is_none() {
+                continue;
+            }
+            looks += 1;
+            match self.look() {
+                Received::Begun => {}
+                received => {
+                    if matches!(received, Received::Request(..)) {
+                        self.io.head_arrived();
+                    }
+                    return Ok(received);
+                }
+            }
+        }
+        Ok(Received::Extraordinary)
+    }
+
+    /// What the buffer begins with.
+    fn look(&mut self) -> Received {
+        match self.parse() {
+            Ok((request, body)) => {
                 self.body_left = body;
                 self.body_read = 0;
                 Received::Request(request, body)
             }
-            None => Received::Extraordinary,
-        })
+            Err(Unfit::Part) => Received::Begun,
+            Err(Unfit::Extraordinary) => Received::Extraordinary,
+        }
     }
 
     /// The request at the start of the buffer, if it is whole and ordinary.
-    fn parse(&mut self) -> Option<(Box<RequestHeader>, usize)> {
+    fn parse(&mut self) -> Result<(Box<RequestHeader>, usize), Unfit> {
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut request = httparse::Request::new(&mut []);
         let parsed = request.parse_with_uninit_headers(&self.buffer, &mut fields);
-        let Ok(httparse::Status::Complete(length)) = parsed else {
-            return None;
+        let length = match parsed {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Err(Unfit::Part),
+            Err(_) => return Err(Unfit::Extraordinary),
         };
         let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version)
         else {
-            return None;
+            return Err(Unfit::Extraordinary);
         };
-        let traits = Traits::of(request.headers)?;
+        let traits = Traits::of(request.headers).ok_or(Unfit::Extraordinary)?;
         if !target.starts_with('/') || method == Method::CONNECT.as_str() {
-            return None;
+            return Err(Unfit::Extraordinary);
         }
         let count = request.headers.len() + ADDED_FIELDS;
-        let mut head = RequestHeader::build(method, target.as_bytes(), Some(count)).ok()?;
+        let mut head = RequestHeader::build(method, target.as_bytes(), Some(count))
+            .map_err(|_| Unfit::Extraordinary)?;
         head.set_version(Version::HTTP_11);
         // Offsets first: `request` borrows the buffer that is about to be split.
         let start = self.buffer.as_ptr() as usize;
@@ -168,12 +216,12 @@ impl Http1 {
             if head.append_header(name, value).is_err() {
                 // Only a header map at its size limit refuses.
                 self.head = bytes;
-                return None;
+                return Err(Unfit::Extraordinary);
             }
         }
         self.head = bytes;
         self.kept = self.kept && !traits.close;
-        Some((Box::new(head), traits.body))
+        Ok((Box::new(head), traits.body))
     }
 
     /// What was read behind the request, for a tunnel; no buffer is kept.
@@ -247,6 +295,13 @@ impl Http1 {
     pub(crate) async fn end(mut self) {
         self.io.shutdown().await;
     }
+}
+
+/// Why the buffer begins with no ordinary request.
+enum Unfit {
+    /// So far it may become one.
+    Part,
+    Extraordinary,
 }
 
 /// What a head says of the connection and the body.

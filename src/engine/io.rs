@@ -162,6 +162,40 @@ impl Io {
         }
     }
 
+    /// A head has begun to arrive, past any session: its time counts.
+    pub(crate) fn head_arrives(&mut self) {
+        self.pace.arrived(Sending::Head, 0);
+    }
+
+    /// It is whole, or none has begun.
+    pub(crate) fn head_arrived(&mut self) {
+        self.pace.arrived(Sending::Nothing, 0);
+    }
+
+    /// Reads more of a head that has begun, until `buffer` holds `length_max` bytes at most. `None` when it takes too
+    /// long in total.
+    pub(crate) async fn read_head(
+        &mut self,
+        buffer: &mut BytesMut,
+        length_max: usize,
+    ) -> io::Result<Option<usize>> {
+        let (channel, pace) = (self.channel.get_mut(), &mut self.pace);
+        poll_fn(|cx| {
+            let mut room = [std::mem::MaybeUninit::uninit(); 1024];
+            let wanted = length_max.saturating_sub(buffer.len()).min(room.len());
+            let mut room = ReadBuf::uninit(room.get_mut(..wanted).unwrap_or_default());
+            match Pin::new(&mut *channel).poll_read(cx, &mut room) {
+                Poll::Ready(Ok(())) => {
+                    buffer.extend_from_slice(room.filled());
+                    Poll::Ready(Ok(Some(room.filled().len())))
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Pending => pace.poll_late(cx, Sending::Head).map(|()| Ok(None)),
+            }
+        })
+        .await
+    }
+
     /// `bytes`, read past any session, are now given to one to begin with.
     pub(crate) fn hand_to_session(&mut self, bytes: &[u8]) {
         *self.delivered.get_mut() += bytes.len() as u64;
@@ -170,11 +204,14 @@ impl Io {
         self.line.watch(bytes);
     }
 
-    /// A new request begins: what is written before its head was read is a refusal by the session.
-    pub(crate) fn expect_request(&mut self) {
+    /// A new request begins: what is written before its head was read is a refusal by the session. `begun` when some of
+    /// its head was read past the session: it has no more time for that.
+    pub(crate) fn expect_request(&mut self, begun: bool) {
         *self.head_read.get_mut() = false;
         self.head_from = *self.delivered.get_mut();
-        self.pace.arrived(Sending::Nothing, 0);
+        if !begun {
+            self.pace.arrived(Sending::Nothing, 0);
+        }
         // Of a request that was read ahead the line has passed already.
         self.line = RequestLine {
             spaces: 0,

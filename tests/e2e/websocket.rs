@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{
-    Client, Gateway, Origin, Program, Reply, one_service, python_client, with_plugins,
+    Client, Driver, Gateway, Origin, Program, Reply, for_both_drivers, one_service, python_client,
+    with_plugins,
 };
 
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
@@ -82,6 +83,70 @@ fn bytes_pass_both_ways_after_the_handshake() {
     }
     client.finish_sending();
     assert!(client.is_closed());
+}
+
+#[test]
+fn a_handshake_may_come_in_pieces_and_with_the_tunnels_first_bytes_behind_it() {
+    for_both_drivers(|driver| {
+        let origin = tunnel_origin("welcome");
+        let gateway = Gateway::builder()
+            .driver(driver)
+            .declarative(&one_service(
+                &origin.url(),
+                &json!([{"name": "all", "paths": ["/"]}]),
+            ))
+            .start();
+        // Only Pingora's own tunnel is there for bytes behind a handshake that its session reads.
+        let behind = match driver {
+            Driver::Exchange => "ahead",
+            Driver::Duplex => "",
+        };
+        let whole = format!("{HANDSHAKE}{behind}");
+        // Where the first piece ends: in the request line, in a field, within the empty line, behind it.
+        for at in [
+            3,
+            40,
+            HANDSHAKE.len() - 2,
+            HANDSHAKE.len() - 1,
+            HANDSHAKE.len(),
+        ] {
+            for tls in [false, true] {
+                let mut client = match tls {
+                    false => Client::connect(gateway.proxy()),
+                    true => Client::connect_tls(gateway.tls(), "a.test"),
+                };
+                client.send(&whole[..at]);
+                // Others are served meanwhile.
+                let mut other = Client::connect(gateway.proxy());
+                other.send(HANDSHAKE);
+                assert_eq!(other.try_read_head().expect("an answer").0, 101);
+                client.send(&whole[at..]);
+                let (status, _) = client.try_read_head().expect("an answer");
+                assert_eq!(status, 101, "{at}");
+                let expected = format!("welcome{behind}");
+                let read = client.read_exactly(expected.len()).expect("an echo");
+                assert_eq!(read, expected.as_bytes(), "{at}");
+                client.send("more");
+                assert_eq!(client.read_exactly(4).expect("an echo"), b"more");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_handshake_byte_by_byte_opens_a_tunnel() {
+    let origin = tunnel_origin("welcome");
+    let gateway = Gateway::with(&one_service(
+        &origin.url(),
+        &json!([{"name": "all", "paths": ["/"]}]),
+    ));
+    let mut client = Client::connect(gateway.proxy());
+    for byte in HANDSHAKE.bytes() {
+        client.send([byte]);
+    }
+    client.send("ahead");
+    assert_eq!(client.try_read_head().expect("an answer").0, 101);
+    assert_eq!(client.read_exactly(12).expect("an echo"), b"welcomeahead");
 }
 
 #[test]
