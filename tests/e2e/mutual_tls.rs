@@ -150,6 +150,42 @@ fn only_names_that_need_a_certificate_ask_for_one() {
 }
 
 #[test]
+fn log_entries_tell_what_came_of_the_certificate() {
+    let (authority, files) = (Authority::new(), Files::new());
+    let origin = Origin::echo();
+    let gateway = guarded(
+        &origin,
+        &authority.pem(),
+        json!({"skip_consumer_lookup": true}),
+    );
+    let log = files.path("log");
+    let plugin = json!({"name": "file-log", "config": {"path": text(&log)}});
+    gateway.admin().create("/plugins", plugin);
+    let alice = files.pair("alice", &authority.issue(&["alice.test"]));
+    let stranger = files.pair("stranger", &Authority::new().issue(&["alice.test"]));
+    let verified = |expected: usize| {
+        eventually("a line", || {
+            let lines = std::fs::read_to_string(&log).unwrap_or_default();
+            let line = lines.lines().nth(expected)?;
+            let entry: Value = serde_json::from_str(line).ok()?;
+            let said = entry["request"]["tls"]["client_verify"].as_str();
+            Some(said.expect("a text").to_owned())
+        })
+    };
+    s_client(gateway.tls(), "guarded.test", &[]);
+    assert_eq!(verified(0), "NONE");
+    let (certificate, key) = &alice;
+    let shows = ["-cert", text(certificate), "-key", text(key)];
+    s_client(gateway.tls(), "guarded.test", &shows);
+    assert_eq!(verified(1), "SUCCESS");
+    let (certificate, key) = &stranger;
+    let shows = ["-cert", text(certificate), "-key", text(key)];
+    s_client(gateway.tls(), "guarded.test", &shows);
+    let said = verified(2);
+    assert!(said.starts_with("FAILED:") && said.len() > 10, "{said}");
+}
+
+#[test]
 fn certificates_stand_for_consumers() {
     let (authority, files) = (Authority::new(), Files::new());
     let origin = Origin::echo();

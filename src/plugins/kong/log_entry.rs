@@ -2,11 +2,13 @@
 //!
 //! Secrets stay out: the values of `authorization` and `proxy-authorization` are replaced.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
 
+use crate::plugins::shared::certificate_auth::Verification;
 use crate::plugins::shared::query;
 use crate::runtime::clock;
 use crate::runtime::connection::TlsFacts;
@@ -114,16 +116,36 @@ fn request(exchange: &Exchange, into: &mut Vec<u8>) {
     );
     number(exchange.request_bytes, request.key("size"));
     if let Some(facts) = exchange.connection.tls.get() {
-        tls(facts, request.key("tls"));
+        tls(facts, &client_verify(exchange, facts), request.key("tls"));
     }
     request.end();
 }
 
-pub(super) fn tls(facts: &TlsFacts, into: &mut Vec<u8>) {
+/// What came of the client's certificate: `NONE` where it showed none, `SUCCESS`, or `FAILED:` with the reason (nginx:
+/// `$ssl_client_verify`).
+fn client_verify(exchange: &Exchange, facts: &TlsFacts) -> Cow<'static, str> {
+    match exchange.stashed::<Verification>() {
+        Some(Verification(Ok(()))) => "SUCCESS".into(),
+        Some(Verification(Err(reason))) => format!("FAILED:{reason}").into(),
+        // On listeners of a mesh nobody gets this far without a certificate that was verified.
+        None if exchange.connection.caller.get().is_some() => "SUCCESS".into(),
+        None => unverified(facts).into(),
+    }
+}
+
+/// The same where nobody verifies.
+pub(super) fn unverified(facts: &TlsFacts) -> &'static str {
+    match facts.client_certificate {
+        None => "NONE",
+        Some(_) => "FAILED:nobody asked for it to be verified",
+    }
+}
+
+pub(super) fn tls(facts: &TlsFacts, client_verify: &str, into: &mut Vec<u8>) {
     let mut tls = Object::begin(into);
     text(facts.version.as_bytes(), tls.key("version"));
     text(facts.cipher.as_bytes(), tls.key("cipher"));
-    text(b"NONE", tls.key("client_verify"));
+    text(client_verify.as_bytes(), tls.key("client_verify"));
     tls.end();
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::log_entry::{Object, consumer, json, number, owner, target, text, tls, tries};
+use super::log_entry::{
+    Object, consumer, json, number, owner, target, text, tls, tries, unverified,
+};
 use crate::runtime::clock;
 use crate::runtime::session::Session;
 
@@ -11,7 +13,7 @@ pub(crate) fn write(session: &Session, workspace: &str, into: &mut Vec<u8>) {
     let mut entry = Object::begin(into);
     let mut part = Object::begin(entry.key("session"));
     if let Some(facts) = session.connection.tls.get() {
-        tls(facts, part.key("tls"));
+        tls(facts, unverified(facts), part.key("tls"));
     }
     number(session.received, part.key("received"));
     number(session.sent, part.key("sent"));

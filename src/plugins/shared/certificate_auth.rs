@@ -39,6 +39,9 @@ const REFUSED: &str = "TLS certificate failed verification";
 /// Names of principals that are remembered for one instance.
 const REMEMBERED_MAX: usize = 10_000;
 
+/// What came of the verification of a certificate: left in the exchange for its log entry.
+pub(crate) struct Verification(pub(crate) Result<(), String>);
+
 /// What happens when revocation cannot be found out. Kong: `revocation_check_mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -146,9 +149,13 @@ impl CertificateAuth {
         if self.is_done(exchange) {
             return Flow::Continue;
         }
-        let outcome = self
-            .verify(exchange, shown)
-            .and_then(|(shown, chain)| self.identify(exchange, &shown, &chain));
+        let outcome = match self.verify(exchange, shown) {
+            Ok((shown, chain)) => {
+                exchange.stash(Verification(Ok(())));
+                self.identify(exchange, &shown, &chain)
+            }
+            Err(refusal) => Err(refusal),
+        };
         self.conclude(exchange, outcome)
     }
 
@@ -163,8 +170,16 @@ impl CertificateAuth {
         }
         let outcome = match self.verify(exchange, shown) {
             Ok((shown, chain)) => match self.check_revocation(&shown, &chain).await {
-                Ok(()) => self.identify(exchange, &shown, &chain),
-                Err(refusal) => Err(refusal),
+                Ok(()) => {
+                    exchange.stash(Verification(Ok(())));
+                    self.identify(exchange, &shown, &chain)
+                }
+                Err(refusal) => {
+                    exchange.stash(Verification(Err(
+                        "revoked, or not known not to be".to_owned()
+                    )));
+                    Err(refusal)
+                }
             },
             Err(refusal) => Err(refusal),
         };
@@ -200,6 +215,7 @@ impl CertificateAuth {
         let shown = shown.ok_or(ABSENT)?;
         let trust = self.trust(&exchange.snapshot).map_err(|reason| {
             tracing::error!(%reason, "client certificates cannot be verified");
+            exchange.stash(Verification(Err(reason)));
             REFUSED
         })?;
         // Instances and generations are counted far below these widths.
@@ -208,6 +224,7 @@ impl CertificateAuth {
             .verify(number, &trust.set, exchange.started)
             .map_err(|reason| {
                 tracing::debug!(%reason, "client certificate refused");
+                exchange.stash(Verification(Err(reason)));
                 REFUSED
             })?;
         Ok((shown, chain))

@@ -46,6 +46,30 @@ impl Daemon {
         })
     }
 
+    /// nginx whose `http` block holds one server; `block` is what stands in it, made from its address.
+    pub(crate) fn nginx_http(
+        files: &[(&str, &str)],
+        block: impl Fn(&Path, SocketAddr) -> String,
+    ) -> Self {
+        Self::start(1, files, |folder, addresses| {
+            let root = folder.display();
+            let configuration = format!(
+                "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\n\
+                 events {{ worker_connections 512; }}\n\
+                 http {{ access_log off; default_type text/plain;\n\
+                 client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;\n\
+                 uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n\
+                 server {{ {} }} }}\n",
+                block(folder, addresses[0])
+            );
+            let file = folder.join("nginx.conf");
+            fs::write(&file, configuration).expect("a file");
+            let mut command = Command::new(nginx());
+            command.arg("-p").arg(folder).arg("-c").arg(file);
+            command
+        })
+    }
+
     /// A redis without persistence.
     pub(crate) fn redis() -> Self {
         Self::start(1, &[], |folder, addresses| {
