@@ -1,4 +1,4 @@
-//! Serving a router on a listener that is bound already: HTTP/1.1 and HTTP/2 in clear text, with limits.
+//! Serving a router on a listener that is bound already: HTTP/1.1 and HTTP/2, in clear text or over TLS, with limits.
 //!
 //! Knows nothing of what the router answers. Whoever calls [`serve`] owns the runtime and the listener.
 
@@ -13,9 +13,12 @@ use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
+
+use crate::engine::Acceptor;
 
 /// Most connections of one listener; further ones wait in the system's queue.
 pub const CONNECTIONS_MAX: usize = 1_024;
@@ -44,9 +47,11 @@ pub struct Ends {
     pub remote: SocketAddr,
 }
 
-/// Serves until `shutdown` completes, then waits for the requests in flight.
+/// Serves until `shutdown` completes, then waits for the requests in flight. With `tls` every connection begins with a
+/// handshake.
 pub async fn serve(
     listener: std::net::TcpListener,
+    tls: Option<Arc<Acceptor>>,
     router: Router,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
@@ -73,15 +78,21 @@ pub async fn serve(
                 continue;
             }
         };
-        let connection = serve_connection(
-            stream,
-            remote,
-            router.clone(),
-            builder.clone(),
-            stopped.clone(),
-        );
+        let Ok(local) = stream.local_addr() else {
+            continue;
+        };
+        // A lost socket option costs latency, nothing else.
+        let _ = stream.set_nodelay(true);
+        let (ends, tls) = (Ends { local, remote }, tls.clone());
+        let (router, builder, stopped) = (router.clone(), builder.clone(), stopped.clone());
         tokio::spawn(async move {
-            connection.await;
+            match tls {
+                None => serve_connection(stream, ends, router, builder, stopped).await,
+                Some(acceptor) => match acceptor.accept_administrator(stream).await {
+                    Ok(stream) => serve_connection(stream, ends, router, builder, stopped).await,
+                    Err(error) => tracing::debug!(%remote, %error, "no administrative connection"),
+                },
+            }
             drop(place);
         });
     }
@@ -109,20 +120,17 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    remote: SocketAddr,
+async fn serve_connection<S>(
+    stream: S,
+    ends: Ends,
     router: Router,
     builder: Builder<TokioExecutor>,
     mut stopped: watch::Receiver<bool>,
-) {
-    let Ok(local) = stream.local_addr() else {
-        return;
-    };
-    // A lost socket option costs latency, nothing else.
-    let _ = stream.set_nodelay(true);
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = router.map_request(move |mut request: Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Ends { local, remote });
+        request.extensions_mut().insert(ends);
         request.map(Body::new)
     });
     let connection =
@@ -136,6 +144,7 @@ async fn serve_connection(
         }
     };
     if let Err(error) = ended {
+        let remote = ends.remote;
         tracing::debug!(%remote, %error, "an administrative connection ended early");
     }
 }
@@ -156,6 +165,7 @@ mod tests {
     use axum::Extension;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -169,7 +179,7 @@ mod tests {
             get(|Extension(ends): Extension<Ends>| async move { ends.local.to_string() }),
         );
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, router, async {
+        let server = tokio::spawn(serve(listener, None, router, async {
             let _ = stopped.await;
         }));
         let mut client = TcpStream::connect(address).await.unwrap();

@@ -17,11 +17,13 @@ use crate::admin::dispatch::{self, Front};
 use crate::admin::guard::Guard;
 use crate::admin::node::{BoundListener, Node};
 use crate::admin::{apigee, page, server, special, status_listener};
+use crate::engine::Acceptor;
+use crate::runtime::certificates::ServerCertificate;
 use crate::settings::listen::Listen;
 
 /// The bound listeners with what they serve.
 pub(crate) struct Administration {
-    sockets: Vec<(TcpListener, Router)>,
+    sockets: Vec<(TcpListener, Option<Arc<Acceptor>>, Router)>,
     running: Option<(watch::Sender<bool>, JoinSet<()>)>,
 }
 
@@ -73,12 +75,22 @@ impl Administration {
         );
         let page_router = page::router(Arc::clone(&gateway.admin), guard());
         let mut sockets = Vec::new();
-        for (bound, router) in [
-            (admin, admin_router),
-            (status, status_router),
-            (pages, page_router),
+        let own = &gateway.files.administration;
+        for (all, bound, own, router) in [
+            (&listen.admin_listen.all, admin, &own.admin, admin_router),
+            (
+                &listen.status_listen.all,
+                status,
+                &own.status,
+                status_router,
+            ),
+            (&listen.admin_gui_listen.all, pages, &None, page_router),
         ] {
-            sockets.extend(bound.into_iter().map(|socket| (socket, router.clone())));
+            let tls = acceptor(gateway, all, own)?;
+            for (listen, socket) in all.iter().zip(bound) {
+                let tls = tls.clone().filter(|_| listen.ssl);
+                sockets.push((socket, tls, router.clone()));
+            }
         }
         Ok(Self {
             sockets,
@@ -90,17 +102,17 @@ impl Administration {
     pub(crate) fn serve(&mut self) -> anyhow::Result<()> {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        for (socket, router) in &self.sockets {
+        for (socket, tls, router) in &self.sockets {
             let socket = socket
                 .try_clone()
                 .context("a listening socket cannot be used")?;
-            let (router, mut stopped) = (router.clone(), stopped.clone());
+            let (tls, router, mut stopped) = (tls.clone(), router.clone(), stopped.clone());
             tasks.spawn(async move {
                 let told = async move {
                     // A lost sender counts as the word to stop.
                     let _ = stopped.wait_for(|stop| *stop).await;
                 };
-                if let Err(error) = server::serve(socket, router, told).await {
+                if let Err(error) = server::serve(socket, tls, router, told).await {
                     tracing::error!(%error, "an administrative listener ended");
                 }
             });
@@ -116,4 +128,19 @@ impl Administration {
             while tasks.join_next().await.is_some() {}
         }
     }
+}
+
+/// What accepts TLS for those of the listeners that have it.
+fn acceptor(
+    gateway: &Gateway,
+    listeners: &[Listen],
+    own: &Option<Arc<ServerCertificate>>,
+) -> anyhow::Result<Option<Arc<Acceptor>>> {
+    if !listeners.iter().any(|one| one.ssl) {
+        return Ok(None);
+    }
+    let snapshots = gateway.snapshots();
+    let acceptor = Acceptor::administrative(&gateway.settings.tls, own.clone(), snapshots)
+        .map_err(anyhow::Error::msg)?;
+    Ok(Some(Arc::new(acceptor)))
 }

@@ -78,12 +78,18 @@ fn encoded(text: &str) -> String {
 
 /// The address of the Admin listener in what an instance says of its health.
 fn admin_address(health: &str) -> anyhow::Result<SocketAddr> {
-    let listed = health
-        .split_once("admin_listen ")
-        .map(|(_, rest)| rest.split([',', ';', ' ']).next().unwrap_or_default());
-    let mut address: SocketAddr = listed
-        .and_then(|address| address.trim().parse().ok())
-        .context("admin_listen: is off, the management API is needed to deploy")?;
+    let listed = health.split_once("admin_listen ").map(|(_, rest)| rest);
+    let listed = listed.and_then(|rest| rest.split(';').next());
+    let plain = listed
+        .into_iter()
+        .flat_map(|all| all.split(','))
+        .find_map(|one| {
+            let mut words = one.split_ascii_whitespace();
+            let address = words.next()?.parse().ok()?;
+            (!words.any(|flag| flag == "ssl")).then_some(address)
+        });
+    let mut address: SocketAddr =
+        plain.context("admin_listen: has no address without TLS, and one is needed to deploy")?;
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }

@@ -35,6 +35,7 @@ pub(crate) struct Files {
     pub(crate) serving: ServingFiles,
     /// Shown where no server name fits. None only when none was asked for.
     pub(crate) default_certificate: Option<Arc<ServerCertificate>>,
+    pub(crate) administration: AdministrationFiles,
     pub(crate) templates: ErrorTemplates,
     /// Who may administer; none for everybody.
     pub(crate) users: Option<Arc<Users>>,
@@ -94,6 +95,7 @@ pub(crate) fn read(settings: &Settings, missing: Missing) -> Result<Files, Refus
             client_certificate: reader.client_certificate(),
         },
         default_certificate: reader.default_certificate(missing),
+        administration: reader.administration(),
         templates: reader.templates(),
         users: reader.users(),
     };
@@ -102,6 +104,13 @@ pub(crate) fn read(settings: &Settings, missing: Missing) -> Result<Files, Refus
     } else {
         Err(Refused(reader.wrong))
     }
+}
+
+/// What administrative listeners with TLS show; absent: the default certificate.
+#[derive(Default)]
+pub(crate) struct AdministrationFiles {
+    pub(crate) admin: Option<Arc<ServerCertificate>>,
+    pub(crate) status: Option<Arc<ServerCertificate>>,
 }
 
 struct Reader<'a> {
@@ -196,27 +205,67 @@ impl Reader<'_> {
 
     fn default_certificate(&mut self, missing: Missing) -> Option<Arc<ServerCertificate>> {
         let tls = &self.settings.tls;
-        let asked_for = self
-            .settings
-            .listen
-            .proxy_listen
-            .all
-            .iter()
-            .any(|one| one.ssl);
+        let listen = &self.settings.listen;
+        let asked_for = [
+            &listen.proxy_listen.all,
+            &listen.admin_listen.all,
+            &listen.status_listen.all,
+        ]
+        .into_iter()
+        .flatten()
+        .any(|one| one.ssl);
         let pairs: Vec<KeyPairPlan> = if tls.ssl_cert.is_empty() {
             if !asked_for {
                 return None;
             }
             self.generated(missing)?
         } else {
-            let (certificates, keys) = (tls.ssl_cert.clone(), tls.ssl_cert_key.clone());
-            let named = certificates.iter().zip(&keys);
-            named
-                .filter_map(|(certificate, key)| {
-                    self.pair("ssl_cert", certificate, "ssl_cert_key", key)
-                })
-                .collect()
+            let named = [
+                ("ssl_cert", tls.ssl_cert.clone()),
+                ("ssl_cert_key", tls.ssl_cert_key.clone()),
+            ];
+            self.pairs(named)
         };
+        self.certificate_of("ssl_cert", pairs)
+    }
+
+    /// The certificates of the administrative listeners, where they have their own.
+    fn administration(&mut self) -> AdministrationFiles {
+        let tls = &self.settings.tls;
+        let of = [
+            [
+                ("admin_ssl_cert", tls.admin_ssl_cert.clone()),
+                ("admin_ssl_cert_key", tls.admin_ssl_cert_key.clone()),
+            ],
+            [
+                ("status_ssl_cert", tls.status_ssl_cert.clone()),
+                ("status_ssl_cert_key", tls.status_ssl_cert_key.clone()),
+            ],
+        ];
+        let [admin, status] = of.map(|named| {
+            let key = named[0].0;
+            let pairs = self.pairs(named);
+            self.certificate_of(key, pairs)
+        });
+        AdministrationFiles { admin, status }
+    }
+
+    /// Pairs of certificate and key, in the order named.
+    fn pairs(&mut self, named: [(&'static str, Vec<PathBuf>); 2]) -> Vec<KeyPairPlan> {
+        let [(certificate_key, certificates), (key_key, keys)] = named;
+        certificates
+            .iter()
+            .zip(&keys)
+            .filter_map(|(certificate, key)| self.pair(certificate_key, certificate, key_key, key))
+            .collect()
+    }
+
+    /// One certificate of all pairs, if there are any; `key` is the setting that named them.
+    fn certificate_of(
+        &mut self,
+        key: &'static str,
+        pairs: Vec<KeyPairPlan>,
+    ) -> Option<Arc<ServerCertificate>> {
         if pairs.is_empty() {
             return None;
         }
@@ -228,7 +277,7 @@ impl Reader<'_> {
         match ServerCertificate::link(Arc::new(plan)) {
             Ok(certificate) => Some(certificate),
             Err(reason) => {
-                self.refuse("ssl_cert", reason);
+                self.refuse(key, reason);
                 None
             }
         }

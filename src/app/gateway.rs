@@ -89,6 +89,11 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// The snapshot that serves, as it changes.
+    pub(crate) fn snapshots(&self) -> Arc<ArcSwap<Snapshot>> {
+        Arc::clone(&self.snapshots)
+    }
+
     /// Reads files, opens the store, and starts everything that serves no connection. `successor` says that another
     /// instance still owns the store. Must be called on the control runtime; blocks.
     pub(crate) fn assemble(

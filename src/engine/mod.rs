@@ -45,3 +45,4 @@ pub use accept::{BindError, Bound};
 pub use gateway::ForcedDriver;
 pub use listen::{Ending, Engine, EngineOptions};
 pub use log::{AccessLog, AccessLogTarget};
+pub use tls::{AcceptError, Acceptor};

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 
 use crate::runtime::certificate_requests::CertificateRequests;
+use crate::runtime::certificates::ServerCertificate;
 use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::connection::TlsFacts;
 use crate::runtime::snapshot::Snapshot;
@@ -40,13 +41,13 @@ pub(crate) enum Offers {
 }
 
 /// Accepts TLS connections for listeners with the same properties.
-pub(crate) struct Acceptor {
+pub struct Acceptor {
     context: SslContext,
 }
 
 /// Why a client could not be accepted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AcceptError {
+pub enum AcceptError {
     #[error("TLS handshake timed out")]
     Timeout,
     #[error("TLS handshake failed: {0}")]
@@ -82,6 +83,50 @@ impl Acceptor {
         Ok(Self {
             context: builder.build(),
         })
+    }
+
+    /// For listeners of administrators: `own` is shown whatever name is asked for, or else what is shown for names
+    /// without a certificate. Nobody is asked for a certificate. The error is as above.
+    pub fn administrative(
+        settings: &TlsSettings,
+        own: Option<Arc<ServerCertificate>>,
+        snapshots: Arc<ArcSwap<Snapshot>>,
+    ) -> Result<Self, String> {
+        let mut builder = SslContext::builder(SslMethod::tls())
+            .map_err(|error| format!("TLS context: {error}"))?;
+        for shortcoming in profile::apply(&mut builder, settings, settings.ssl_cipher_suite)? {
+            tracing::warn!("{shortcoming}");
+        }
+        builder.set_options(SslOptions::NO_RENEGOTIATION);
+        builder.set_select_certificate_callback(move |mut hello| {
+            let snapshot = snapshots.load();
+            let shown = own.as_ref().or_else(|| snapshot.certificates.select(None));
+            let shown = shown.ok_or(SelectCertError::ERROR)?;
+            // Sessions of other listeners are not theirs to resume.
+            let scope = Sha256::digest(b"administration");
+            let ready = shown
+                .show(&mut hello)
+                .and_then(|()| limit_resumption(hello.ssl_mut(), &scope));
+            ready.map_err(|error| {
+                tracing::error!(%error, "the certificate of an administrative listener cannot be used");
+                SelectCertError::ERROR
+            })
+        });
+        builder.set_alpn_select_callback(move |_, offered| {
+            select_next_proto(b"\x02h2\x08http/1.1", offered).ok_or(AlpnError::NOACK)
+        });
+        Ok(Self {
+            context: builder.build(),
+        })
+    }
+
+    /// Does the handshake of an administrator's connection, within a limit of time.
+    pub async fn accept_administrator(
+        &self,
+        stream: TcpStream,
+    ) -> Result<SslStream<TcpStream>, AcceptError> {
+        let (stream, _, _) = self.accept(stream).await?;
+        Ok(stream)
     }
 
     /// Does the handshake.

@@ -103,16 +103,29 @@ fn check_tls(settings: &Settings, diagnostics: &mut Vec<Diagnostic>) {
             Diagnostic::error("invalid-value", settings.origin(key), message).with_hint(hint),
         );
     };
-    if tls.ssl_cert.len() != tls.ssl_cert_key.len() {
-        wrong(
-            "ssl_cert_key",
-            format!(
-                "has {} members, 'ssl_cert' has {}",
-                tls.ssl_cert_key.len(),
-                tls.ssl_cert.len()
-            ),
-            "each certificate needs its key, in the same order",
-        );
+    for (name, certificates, key, keys) in [
+        ("ssl_cert", &tls.ssl_cert, "ssl_cert_key", &tls.ssl_cert_key),
+        (
+            "admin_ssl_cert",
+            &tls.admin_ssl_cert,
+            "admin_ssl_cert_key",
+            &tls.admin_ssl_cert_key,
+        ),
+        (
+            "status_ssl_cert",
+            &tls.status_ssl_cert,
+            "status_ssl_cert_key",
+            &tls.status_ssl_cert_key,
+        ),
+    ] {
+        if certificates.len() != keys.len() {
+            let (certificates, keys) = (certificates.len(), keys.len());
+            wrong(
+                key,
+                format!("has {keys} members, '{name}' has {certificates}"),
+                "each certificate needs its key, in the same order",
+            );
+        }
     }
     if tls.client_ssl && (tls.client_ssl_cert.is_none() || tls.client_ssl_cert_key.is_none()) {
         wrong(

@@ -32,8 +32,6 @@ const APIGEE: &str = "Node.js targets of Apigee bundles come with a later versio
 const SQL: &str = "there is no SQL server to connect to; `database` may be `embedded` or `off`";
 const MEMORY: &str =
     "every node holds all entities in memory, and a change serves at once; remove the key";
-const ADMIN_TLS: &str =
-    "the Admin and Status listeners speak plain HTTP; put them on loopback or behind a proxy route";
 const LUA: &str = "there is no Lua in this gateway; remove the key";
 const HYBRID: &str = "control planes and data planes are not separate here; remove the key";
 
@@ -75,10 +73,6 @@ const ROWS: &[Row] = &[
     row("db_cache_ttl", &["0"], MEMORY),
     row("db_update_frequency", &[], MEMORY),
     row("db_update_propagation", &[], MEMORY),
-    row("admin_ssl_cert", &[""], ADMIN_TLS),
-    row("admin_ssl_cert_key", &[""], ADMIN_TLS),
-    row("status_ssl_cert", &[""], ADMIN_TLS),
-    row("status_ssl_cert_key", &[""], ADMIN_TLS),
     row(
         "admin_access_log",
         &["off"],

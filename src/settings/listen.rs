@@ -21,10 +21,11 @@ keys! {
         /// without, nothing is looked at. Flags: `ssl`, `proxy_protocol`, `reuseport`, `backlog=N`, `ssl_cipher_suite=SUITE`.
         /// Port 0 takes a free one.
         stream_listen: Listeners<StreamFlags> = "off";
-        /// Kong's Admin API, plain HTTP.
-        admin_listen: Listeners<PlainFlags> = "127.0.0.1:8001";
-        /// `/status`, `/status/ready` and `/metrics` (Prometheus), plain HTTP.
-        status_listen: Listeners<PlainFlags> = "127.0.0.1:8007";
+        /// Kong's Admin API. Flags: `ssl` (see `admin_ssl_cert`), `http2`, `reuseport`, `backlog=N`. HTTP/2 is served
+        /// with and without `http2`.
+        admin_listen: Listeners<AdministrationFlags> = "127.0.0.1:8001";
+        /// `/status`, `/status/ready` and `/metrics` (Prometheus). Flags: as for `admin_listen` (see `status_ssl_cert`).
+        status_listen: Listeners<AdministrationFlags> = "127.0.0.1:8007";
         /// A web page that shows this node, read-only, plain HTTP.
         admin_gui_listen: Listeners<PlainFlags> = "127.0.0.1:8002";
         /// Ports as clients see them, where something in front maps them: `80:8000` says that port 80 out there is port
@@ -94,6 +95,8 @@ impl Listen {
 pub trait Flags {
     /// Whether `ssl` is allowed.
     const SSL: bool;
+    /// Whether `ssl_cipher_suite` is allowed, beside `ssl`.
+    const SUITE: bool = Self::SSL;
     /// Whether `http2` is allowed.
     const HTTP2: bool;
     /// Whether `connect` is allowed.
@@ -119,6 +122,16 @@ impl Flags for StreamFlags {
     const SSL: bool = true;
     const HTTP2: bool = false;
     const PROXY_PROTOCOL: bool = true;
+}
+
+/// Flags of `admin_listen` and `status_listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdministrationFlags;
+impl Flags for AdministrationFlags {
+    const SSL: bool = true;
+    const SUITE: bool = false;
+    const HTTP2: bool = true;
+    const PROXY_PROTOCOL: bool = false;
 }
 
 /// Flags of listeners without TLS.
@@ -157,7 +170,7 @@ impl<F: Flags> Listeners<F> {
             .into_iter()
             .filter_map(|(allowed, flag)| allowed.then_some(flag))
             .collect();
-        let suite = match F::SSL {
+        let suite = match F::SUITE {
             true => ", `ssl_cipher_suite=SUITE`",
             false => "",
         };
@@ -277,7 +290,7 @@ fn parse_listen<F: Flags>(text: &str) -> Result<Listen, String> {
                     ));
                 }
             },
-            Some(("ssl_cipher_suite", suite)) if F::SSL => {
+            Some(("ssl_cipher_suite", suite)) if F::SUITE => {
                 let suite = CipherSuite::parse(&Raw::Text(suite.to_owned()))
                     .map_err(|why| format!("ssl_cipher_suite of {written}: {why}"))?;
                 listen.ssl_cipher_suite = Some(suite);
@@ -391,6 +404,14 @@ mod tests {
         }
         for plain in ["127.0.0.1:1 ssl", "127.0.0.1:1 proxy_protocol"] {
             assert!(Listeners::<PlainFlags>::parse(&Raw::Text(plain.into())).is_err());
+        }
+        let parse = |text: &str| Listeners::<AdministrationFlags>::parse(&Raw::Text(text.into()));
+        assert!(parse("127.0.0.1:1 http2 ssl").unwrap().all[0].ssl);
+        for wrong in [
+            "127.0.0.1:1 proxy_protocol",
+            "127.0.0.1:1 ssl ssl_cipher_suite=old",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
         let http2 = Raw::Text("127.0.0.1:1 http2".into());
         assert!(Listeners::<StreamFlags>::parse(&http2).is_err());

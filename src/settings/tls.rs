@@ -32,6 +32,15 @@ keys! {
         ssl_cert: Vec<PathBuf> = "" => reloads();
         /// The keys of `ssl_cert`, PEM, in the same order.
         ssl_cert_key: Vec<PathBuf> = "" => reloads();
+        /// The certificates of addresses with `ssl` in `admin_listen`, PEM files with their chains; without any those of
+        /// `ssl_cert` are shown. Read at start.
+        admin_ssl_cert: Vec<PathBuf> = "";
+        /// The keys of `admin_ssl_cert`, PEM, in the same order.
+        admin_ssl_cert_key: Vec<PathBuf> = "";
+        /// As `admin_ssl_cert`, for `status_listen`.
+        status_ssl_cert: Vec<PathBuf> = "";
+        /// The keys of `status_ssl_cert`, PEM, in the same order.
+        status_ssl_cert_key: Vec<PathBuf> = "";
         /// Whether upstreams are shown `client_ssl_cert` when service and upstream name no certificate of their own.
         client_ssl: bool = "off" => reloads();
         /// The certificate of `client_ssl`, a PEM file with its chain.

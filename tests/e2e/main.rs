@@ -14,6 +14,7 @@ mod harness;
 mod admin;
 mod admin_noise;
 mod admin_requests;
+mod administration_tls;
 mod administrators;
 mod apigee_caches;
 mod apigee_flows;

@@ -240,6 +240,18 @@ impl Gateway {
         *self.listeners.status.first().expect("a status listener")
     }
 
+    /// The Admin listener with TLS.
+    pub(crate) fn admin_tls(&self) -> SocketAddr {
+        let first = self.listeners.admin_tls.first();
+        *first.expect("an admin listener with TLS")
+    }
+
+    /// The status listener with TLS.
+    pub(crate) fn status_tls(&self) -> SocketAddr {
+        let first = self.listeners.status_tls.first();
+        *first.expect("a status listener with TLS")
+    }
+
     /// The Admin API.
     pub(crate) fn admin(&self) -> Admin {
         let address = self.listeners.admin.first().expect("an admin listener");
@@ -434,6 +446,8 @@ struct Listeners {
     stream_tls: Vec<SocketAddr>,
     admin: Vec<SocketAddr>,
     status: Vec<SocketAddr>,
+    admin_tls: Vec<SocketAddr>,
+    status_tls: Vec<SocketAddr>,
 }
 
 impl Listeners {
@@ -473,6 +487,10 @@ impl Listeners {
                         listeners.stream_tls.push(address);
                     }
                     "stream_listen" => listeners.stream.push(address),
+                    "admin_listen" if words.contains(&"ssl") => listeners.admin_tls.push(address),
+                    "status_listen" if words.contains(&"ssl") => {
+                        listeners.status_tls.push(address);
+                    }
                     "admin_listen" => listeners.admin.push(address),
                     "status_listen" => listeners.status.push(address),
                     _ => {}
