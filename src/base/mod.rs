@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod certificate_pair;
 pub mod diagnostic;
+pub mod jose;
 pub mod path;
 pub mod pem;
 pub mod seal;

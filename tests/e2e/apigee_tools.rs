@@ -24,7 +24,7 @@ fn tools() -> PathBuf {
     folder
 }
 
-fn gateway() -> Gateway {
+pub(crate) fn gateway() -> Gateway {
     Gateway::builder()
         .setting("apigee_organization", "acme")
         .setting("apigee_environments", "test,prod")
@@ -34,7 +34,7 @@ fn gateway() -> Gateway {
 
 /// Runs a command of apigeetool that must succeed; gives what it printed.
 #[track_caller]
-fn tool(gateway: &Gateway, folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn tool(gateway: &Gateway, folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("node")
         .arg(tools().join("node_modules/.bin/apigeetool"))
         .arg(arguments[0])
@@ -53,7 +53,7 @@ fn tool(gateway: &Gateway, folder: &Path, arguments: &[&str]) -> String {
     text
 }
 
-fn write(folder: &Path, path: &str, text: &str) {
+pub(crate) fn write(folder: &Path, path: &str, text: &str) {
     let path = folder.join(path);
     fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
     fs::write(path, text).expect("a file");

@@ -18,6 +18,8 @@ mod administration_tls;
 mod administrators;
 mod apigee_caches;
 mod apigee_flows;
+mod apigee_jwt;
+mod apigee_oauth;
 mod apigee_tools;
 mod application;
 mod authentication;

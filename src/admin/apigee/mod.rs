@@ -16,6 +16,7 @@ mod environments;
 mod flow_hooks;
 mod keystores;
 mod maps;
+mod oauth_tokens;
 mod organization;
 mod pieces;
 mod products;
@@ -131,9 +132,10 @@ async fn find(call: &Call, path: &[String]) -> Result<Reply, ApiError> {
         ["apiproducts", rest @ ..] => products::answer(call, rest).await,
         ["developers", rest @ ..] => developers::answer(call, rest).await,
         ["apps", rest @ ..] => apps::of_organization(call, rest),
+        ["oauth2", rest @ ..] => oauth_tokens::answer(call, rest).await,
         [
             "maskconfigs" | "stats" | "audits" | "userroles" | "specs" | "companies" | "users"
-            | "reports" | "oauth2" | "mint" | "appgroups",
+            | "reports" | "mint" | "appgroups",
             ..,
         ] => Err(call.unsupported()),
         _ => Err(call.unknown()),

@@ -179,6 +179,28 @@ pub struct Mark {
     pub refresh_before: i64,
 }
 
+impl Mark {
+    /// Whether a token of a kind that was issued then counts as revoked.
+    pub fn covers(self, kind: TokenKind, issued_at: i64) -> bool {
+        match kind {
+            TokenKind::Refresh => issued_at < self.refresh_before,
+            _ => issued_at < self.access_before,
+        }
+    }
+
+    /// The same, raised to a later moment: for refresh tokens too with `cascade`.
+    #[must_use]
+    pub fn raised(self, before: i64, cascade: bool) -> Self {
+        Self {
+            access_before: self.access_before.max(before),
+            refresh_before: match cascade {
+                true => self.refresh_before.max(before),
+                false => self.refresh_before,
+            },
+        }
+    }
+}
+
 /// The key of the mark of an app, an end user, or an end user of an app. None when neither is named.
 pub fn mark_key(app_id: Option<&str>, end_user: Option<&str>) -> Option<String> {
     match (app_id, end_user) {

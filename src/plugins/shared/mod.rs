@@ -9,5 +9,6 @@ pub(crate) mod line_sender;
 pub(crate) mod log_writer;
 pub(crate) mod proto_files;
 pub(crate) mod query;
+pub(crate) mod remote_keys;
 pub(crate) mod template;
 pub(crate) mod windows;

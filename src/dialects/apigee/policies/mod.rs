@@ -14,9 +14,11 @@ pub mod flow_callout;
 pub mod invalidate_cache;
 pub mod javascript;
 pub mod json_to_xml;
+pub mod jwt;
 pub mod key_value_map_operations;
 pub mod lookup_cache;
 pub mod message_edits;
+pub mod oauth_info;
 pub mod oauth_v2;
 pub mod populate_cache;
 pub mod quota;
@@ -92,6 +94,16 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("PopulateCache", populate_cache::parse),
     PolicyEntry::new("ResponseCache", response_cache::parse),
     PolicyEntry::new("OAuthV2", oauth_v2::parse),
+    PolicyEntry::new("GetOAuthV2Info", oauth_info::parse_show),
+    PolicyEntry::new("SetOAuthV2Info", oauth_info::parse_change),
+    PolicyEntry::new("DeleteOAuthV2Info", oauth_info::parse_delete),
+    PolicyEntry::new("RevokeOAuthV2", oauth_info::parse_revoke),
+    PolicyEntry::new("GenerateJWT", jwt::parse_generate_jwt),
+    PolicyEntry::new("VerifyJWT", jwt::parse_verify_jwt),
+    PolicyEntry::new("DecodeJWT", jwt::parse_decode_jwt),
+    PolicyEntry::new("GenerateJWS", jwt::parse_generate_jws),
+    PolicyEntry::new("VerifyJWS", jwt::parse_verify_jws),
+    PolicyEntry::new("DecodeJWS", jwt::parse_decode_jws),
     PolicyEntry::new("Quota", quota::parse),
     PolicyEntry::new("RaiseFault", raise_fault::parse),
     PolicyEntry::new("SpikeArrest", spike_arrest::parse),

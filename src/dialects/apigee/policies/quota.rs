@@ -247,7 +247,7 @@ fn read_allow(element: Element<'_>, findings: &mut Findings) -> Allow {
 }
 
 /// `yyyy-MM-dd HH:mm:ss` in UTC as seconds since 1970; numbers need no zeros in front.
-fn parse_moment(text: &str) -> Option<i64> {
+pub fn parse_moment(text: &str) -> Option<i64> {
     let (date, time) = text.trim().split_once(' ')?;
     let numbers = |text: &str, separator: char| -> Option<[i64; 3]> {
         let all: Option<Vec<i64>> = text

@@ -14,6 +14,7 @@ mod extract_variables;
 mod flow_callout;
 mod invalidate_cache;
 mod javascript;
+mod jwt;
 mod key_value_map_operations;
 mod key_variables;
 mod keys;
@@ -160,6 +161,16 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("PopulateCache", "populatecache", populate_cache::link),
     PolicyEntry::new("ResponseCache", "responsecache", response_cache::link),
     PolicyEntry::new("OAuthV2", "oauthV2", oauth::link),
+    PolicyEntry::new("GetOAuthV2Info", "oauthV2", oauth::info::link),
+    PolicyEntry::new("SetOAuthV2Info", "oauthV2", oauth::info::link),
+    PolicyEntry::new("DeleteOAuthV2Info", "oauthV2", oauth::info::link),
+    PolicyEntry::new("RevokeOAuthV2", "oauthV2", oauth::info::link),
+    PolicyEntry::new("GenerateJWT", "jwt", jwt::link),
+    PolicyEntry::new("VerifyJWT", "jwt", jwt::link),
+    PolicyEntry::new("DecodeJWT", "jwt", jwt::link),
+    PolicyEntry::new("GenerateJWS", "jws", jwt::link),
+    PolicyEntry::new("VerifyJWS", "jws", jwt::link),
+    PolicyEntry::new("DecodeJWS", "jws", jwt::link),
     PolicyEntry::new("Quota", "ratelimit", quota::link),
     PolicyEntry::new("RaiseFault", "raisefault", raise_fault::link),
     PolicyEntry::new("SpikeArrest", "ratelimit", spike_arrest::link),

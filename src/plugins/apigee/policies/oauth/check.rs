@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::OAuth;
 use super::answer::{self, Described};
+use super::issue::tell;
 use super::refusal::Refusal;
 use crate::dialects::apigee::keys::KeyFacts;
 use crate::dialects::apigee::oauth::{
@@ -58,7 +59,7 @@ impl OAuth {
             Some(now),
             self.config.follows_rfc,
         );
-        self.tell(scope, &facts, &fields, &issued.grant);
+        tell(&self.name, scope, &facts, &fields, &issued.grant);
         for (name, field) in &fields {
             let is_global = matches!(
                 name.as_str(),

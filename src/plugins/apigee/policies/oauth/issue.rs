@@ -285,7 +285,7 @@ impl OAuth {
             None,
             rfc,
         );
-        self.tell(scope, facts, &fields, &access.1.grant);
+        tell(&self.name, scope, facts, &fields, &access.1.grant);
         if let Some(format) = self.config.response {
             let shown = shown(fields, &access.1.grant);
             let response = answer::response(format, &shown, rfc);
@@ -294,34 +294,34 @@ impl OAuth {
         }
         Ok(())
     }
+}
 
-    /// Sets the variables of an issued token.
-    pub(super) fn tell(
-        &self,
-        scope: &mut Scope,
-        facts: &KeyFacts,
-        fields: &[(String, Field)],
-        grant: &Grant,
-    ) {
-        let prefix = format!("oauthv2accesstoken.{}.", self.name);
-        for (name, field) in fields {
-            scope.set_own(&format!("{prefix}{name}"), field.text());
-        }
-        for attribute in &grant.attributes {
-            let name = format!("{prefix}{}", attribute.name);
-            scope.set_own(&name, attribute.value.clone());
-        }
-        for (name, value) in [
-            ("developer.app", &facts.app.name),
-            ("developer.app.name", &facts.app.name),
-            ("developer.id", &facts.developer.developer_id),
-            ("grant_type", &grant.grant_type),
-        ] {
-            scope.set_own(&format!("{prefix}{name}"), value.clone());
-        }
-        if let Some(user) = &grant.app_end_user {
-            scope.set_own(&format!("{prefix}app_enduser"), user.clone());
-        }
+/// Sets the variables of an issued token for the policy called `name`.
+pub(super) fn tell(
+    name: &str,
+    scope: &mut Scope,
+    facts: &KeyFacts,
+    fields: &[(String, Field)],
+    grant: &Grant,
+) {
+    let prefix = format!("oauthv2accesstoken.{name}.");
+    for (name, field) in fields {
+        scope.set_own(&format!("{prefix}{name}"), field.text());
+    }
+    for attribute in &grant.attributes {
+        let name = format!("{prefix}{}", attribute.name);
+        scope.set_own(&name, attribute.value.clone());
+    }
+    for (name, value) in [
+        ("developer.app", &facts.app.name),
+        ("developer.app.name", &facts.app.name),
+        ("developer.id", &facts.developer.developer_id),
+        ("grant_type", &grant.grant_type),
+    ] {
+        scope.set_own(&format!("{prefix}{name}"), value.clone());
+    }
+    if let Some(user) = &grant.app_end_user {
+        scope.set_own(&format!("{prefix}app_enduser"), user.clone());
     }
 }
 

@@ -8,6 +8,7 @@ mod answer;
 mod check;
 mod client;
 mod code;
+pub(super) mod info;
 mod issue;
 mod refusal;
 mod status;

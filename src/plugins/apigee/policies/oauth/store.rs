@@ -99,14 +99,13 @@ impl TokenStore {
         if self.records.index().len_of(&table) == 0 {
             return false;
         }
-        mark_keys(grant).any(|key| {
-            let mark = self.records.find(&table, &key);
-            let mark: Option<Mark> = mark.and_then(|mark| serde_json::from_str(&mark.text).ok());
-            mark.is_some_and(|mark| match kind {
-                TokenKind::Refresh => issued_at < mark.refresh_before,
-                _ => issued_at < mark.access_before,
-            })
-        })
+        mark_keys(grant).any(|key| self.find_mark(organization, &key).covers(kind, issued_at))
+    }
+
+    /// The mark under a key; one that covers nothing when there is none.
+    pub(super) fn find_mark(&self, organization: &str, key: &str) -> Mark {
+        self.read(organization, TokenKind::Mark, key)
+            .unwrap_or_default()
     }
 
     /// Holds tokens until they are written. Orders by itself, so that two that want the same ones do not block each other.

@@ -527,3 +527,5 @@ async fn tokens_of_others_are_taken_when_they_say_so() {
     let again = house.policy(body).run(&mut scope).await;
     assert!(again.is_err(), "a token exists once");
 }
+
+mod information;
