@@ -40,6 +40,8 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
 /// What reading a declarative document depends on.
 pub(crate) struct Reading {
     pub(crate) flavor: RouterFlavor,
+    /// Is the gateway a service of the mesh, so that names of the mesh lead there?
+    mesh: bool,
     pub(crate) catalog: Arc<Catalog>,
     /// How bundles are compiled.
     pub(crate) bundles: BundleOptions,
@@ -49,6 +51,7 @@ impl Reading {
     /// As these settings say. Errors name plugins that are asked for and that nobody has.
     pub(crate) fn of(settings: &Settings) -> anyhow::Result<Self> {
         Ok(Self {
+            mesh: settings.consul.consul_service.is_some(),
             flavor: RouterFlavor::from_name(settings.general.router_flavor.word())
                 .unwrap_or_default(),
             catalog: Arc::new(catalog(settings)?),
@@ -79,6 +82,7 @@ impl Reading {
     pub(crate) fn options(&self) -> Options {
         Options {
             flavor: self.flavor,
+            mesh: self.mesh,
         }
     }
 

@@ -11,6 +11,7 @@ use super::{configuration, start};
 use crate::cli::Configured;
 use crate::engine::mutual::Doors;
 use crate::runtime::node::NodePart;
+use crate::runtime::roster::Rosters;
 use crate::settings::Settings;
 use crate::settings::general::Database;
 use crate::settings::listen::Listen;
@@ -190,6 +191,8 @@ impl Mesh {
             doors,
             listeners,
             stale: gateway.settings.consul.consul_authorize_stale_ttl.0,
+            gateway_service: gateway.settings.consul.consul_mesh_gateway.as_str().into(),
+            rosters: Rosters::of(&gateway.live),
         });
         let part = Part(Role::Edge(Arc::clone(&edge)));
         gateway.live.node().add(Arc::new(part));

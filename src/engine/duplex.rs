@@ -3,6 +3,7 @@
 //! What Pingora's hooks need beyond the shared phases: the peer, its options, and the mapping of errors to faults.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -13,8 +14,10 @@ use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use crate::engine::forwarding::{self, Destination};
 use crate::engine::{balance, connect};
 use crate::model::plan::Protocol;
+use crate::runtime::cluster::Picked;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Blame, Fault, FaultKind};
+use crate::runtime::mutual::Refusal;
 use crate::runtime::snapshot::Forward;
 
 /// Concurrent streams on one HTTP/2 connection to an upstream.
@@ -22,12 +25,19 @@ const UPSTREAM_STREAMS_MAX: usize = 128;
 /// Silence after which an HTTP/2 connection to an upstream is probed.
 const UPSTREAM_PING_AFTER: Duration = Duration::from_secs(30);
 
-/// The peer for one try.
-pub(crate) fn peer(exchange: &Exchange, destination: &Destination<'_>) -> Box<HttpPeer> {
+/// The peer for one try. The error says that there is no identity to connect with.
+pub(crate) fn peer(
+    exchange: &Exchange,
+    destination: &Destination<'_>,
+) -> std::result::Result<Box<HttpPeer>, Fault> {
     let plan = &destination.forward.plan;
     let picked = destination.picked;
-    let server_name = connect::server_name(exchange, destination);
-    let tls = destination.forward.tls.is_some();
+    let secured = picked.secured.as_ref();
+    let server_name = match secured {
+        Some(secured) => secured.server_name.as_deref().unwrap_or("").to_owned(),
+        None => connect::server_name(exchange, destination),
+    };
+    let tls = destination.forward.tls.is_some() || secured.is_some();
     #[allow(clippy::disallowed_methods, reason = "the address is resolved already")]
     let mut peer = HttpPeer::new(picked.address, tls, server_name);
     peer.group_key = connect::pool_group(exchange, destination);
@@ -51,7 +61,26 @@ pub(crate) fn peer(exchange: &Exchange, destination: &Destination<'_>) -> Box<Ht
         options.set_http_version(1, 1);
         options.alpn = ALPN::H1;
     }
-    if let Some(tls) = &destination.forward.tls {
+    if let Some(secured) = secured {
+        let Some(mutual) = secured.cell.load() else {
+            return Err(connect::refused(picked.address, secured, &Refusal::NotReady));
+        };
+        // Judged by our own check as below; the connector knows neither identities nor roots that others signed.
+        options.verify_cert = false;
+        options.verify_hostname = false;
+        peer.client_cert_key = Some(Arc::clone(mutual.shown()));
+        let secured = Arc::clone(secured);
+        let address = picked.address;
+        peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl| {
+            let judged = mutual.check_server(ssl, &*secured.judge);
+            match &judged {
+                Ok(_) => drop(secured.counts.connected.fetch_add(1, Ordering::Relaxed)),
+                Err(refusal) => drop(connect::refused(address, &secured, refusal)),
+            }
+            let verdict = judged.map(|_| ()).map_err(|refusal| refusal.to_string());
+            Some(Arc::new(Verdict(verdict)))
+        }));
+    } else if let Some(tls) = &destination.forward.tls {
         // Chain, depth and name are judged by our own check, which Pingora's connector cannot do in full; it runs
         // where the handshake ends, and its verdict is read before the first byte of a request.
         options.verify_cert = tls.verifies();
@@ -64,22 +93,27 @@ pub(crate) fn peer(exchange: &Exchange, destination: &Destination<'_>) -> Box<Ht
             Some(Arc::new(Verdict(judge.check_peer(ssl, &name))))
         }));
     }
-    Box::new(peer)
+    Ok(Box::new(peer))
 }
 
 /// What [`crate::runtime::upstream_tls::UpstreamTls::check_peer`] said when the connection was made.
 struct Verdict(std::result::Result<(), String>);
 
 /// Refuses a TLS connection, new or pooled, whose peer is not the one that the forward demands.
-pub(crate) fn check_peer(forward: &Forward, digest: Option<&Digest>) -> Result<()> {
-    if forward.tls.as_ref().is_some_and(|tls| tls.is_restricted()) {
+pub(crate) fn check_peer(
+    forward: &Forward,
+    picked: Option<&Picked>,
+    digest: Option<&Digest>,
+) -> Result<()> {
+    let secured = picked.is_some_and(|picked| picked.secured.is_some());
+    if !secured && forward.tls.as_ref().is_some_and(|tls| tls.is_restricted()) {
         // Its connector cannot be told; rather no request than one over a version or cipher that was not allowed.
         return Error::e_explain(
             ErrorType::InternalError,
             "TLS versions or ciphers are prescribed for this upstream, which uploads and gRPC cannot keep to",
         );
     }
-    if !forward.tls.as_ref().is_some_and(|tls| tls.verifies()) {
+    if !secured && !forward.tls.as_ref().is_some_and(|tls| tls.verifies()) {
         return Ok(());
     }
     let verdict = digest

@@ -191,6 +191,8 @@ impl ProxyHttp for Hooks {
         ctx.sent = false;
         ctx.reported = false;
         ctx.body_bytes = 0;
+        // Its place among the exchanges of the upstream is free for the next try.
+        ctx.picked = None;
         let picked = match balance::pick(exchange, forward, &ctx.tried).await {
             Ok(picked) => picked,
             Err(fault) => {
@@ -210,7 +212,11 @@ impl ProxyHttp for Hooks {
         }
         let peer = duplex::peer(exchange, &destination);
         ctx.picked = Some(picked);
-        Ok(peer)
+        peer.map_err(|fault| {
+            let status = fault.status.as_u16();
+            ctx.fault = Some(fault);
+            Error::explain(ErrorType::HTTPStatus(status), "no identity to connect with")
+        })
     }
 
     async fn connected_to_upstream(
@@ -227,7 +233,7 @@ impl ProxyHttp for Hooks {
             .as_ref()
             .and_then(|exchange| exchange.forward())
         {
-            Some(forward) => duplex::check_peer(forward, digest),
+            Some(forward) => duplex::check_peer(forward, ctx.picked.as_ref(), digest),
             None => Ok(()),
         }
     }

@@ -354,6 +354,10 @@ pub struct ClusterPlan {
     pub client_certificate: Option<Arc<KeyPairPlan>>,
     /// Is this a named upstream with targets (health and Admin views apply), or a plain host?
     pub named: bool,
+    /// More exchanges in progress than this are answered with 503; none does not limit (Consul:
+    /// `limits.max_concurrent_requests`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchanges_max: Option<u32>,
 }
 
 /// One configured endpoint; its name may resolve to several addresses.
@@ -368,6 +372,10 @@ pub struct EndpointPlan {
     /// 0 is used first. An endpoint with a higher rank is used only while none with a lower one is available, or when
     /// all of those have failed the same request.
     pub rank: u8,
+    /// The name of the roster that keeps the addresses of this endpoint, instead of name servers. `host` and `port` are
+    /// what it is called then (Consul: a service of the mesh).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roster: Option<Arc<str>>,
 }
 
 /// Which plugin instances can apply: (forward with own instances, route with own instances). The empty key is the

@@ -431,7 +431,7 @@ fn cluster(id: Uuid) -> Arc<Cluster> {
             host: "192.0.2.20".into(),
             port: 80,
             weight: 100,
-            rank: 0,
+            rank: 0, roster: None,
         }],
         balance: BalancePlan::RoundRobin,
         health: HealthPlan::default(),
@@ -439,6 +439,7 @@ fn cluster(id: Uuid) -> Arc<Cluster> {
         use_srv_name: false,
         client_certificate: None,
         named: false,
+        exchanges_max: None,
     };
     Cluster::link(Arc::new(plan), &Live::default(), &resolver()).unwrap()
 }

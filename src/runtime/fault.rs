@@ -86,6 +86,10 @@ pub enum NoEndpoint {
     NameNotFound,
     /// The name could not be asked for.
     Resolver(String),
+    /// Whoever keeps the addresses has none, for this reason.
+    Unlisted(String),
+    /// As many exchanges as allowed are in progress.
+    TooMany(u32),
 }
 
 /// Who is to blame.

@@ -28,6 +28,7 @@ pub mod probing;
 pub mod records;
 pub mod resolver;
 pub mod retry_budget;
+pub mod roster;
 pub mod revocation;
 pub mod router;
 pub mod serving;

@@ -36,6 +36,9 @@ keys! {
         consul_partition: Option<String> = "";
         /// The service that the gateway itself is in the mesh: the name on its certificates and in intentions.
         consul_service: Option<String> = "";
+        /// The name under which mesh gateways are registered, for upstreams in other datacenters whose mesh gateway mode
+        /// is `local` or `remote`.
+        consul_mesh_gateway: String = "mesh-gateway";
         /// Who says whether a caller may connect to a listener of protocol `tcp`: the agent, asked for each connection,
         /// or the intentions, which a watch keeps here. Listeners with requests always use the intentions.
         consul_authorize: Authorize = "agent";

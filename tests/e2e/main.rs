@@ -25,6 +25,7 @@ mod application;
 mod authentication;
 mod balancing;
 mod connect;
+mod connect_edge;
 mod declarative;
 mod durability;
 mod failures;

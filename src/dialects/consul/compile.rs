@@ -75,7 +75,7 @@ pub fn inbound(service: &str, public: &PublicListener) -> Result<PlanDelta, Stri
             host: Arc::clone(&host),
             port: application_port,
             weight: 1,
-            rank: 0,
+            rank: 0, roster: None,
         }],
         balance: BalancePlan::RoundRobin,
         health: HealthPlan::default(),
@@ -83,6 +83,7 @@ pub fn inbound(service: &str, public: &PublicListener) -> Result<PlanDelta, Stri
         use_srv_name: false,
         client_certificate: None,
         named: false,
+        exchanges_max: None,
     };
     let forward = ForwardPlan {
         id: ids.forward,

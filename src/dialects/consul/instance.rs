@@ -51,7 +51,7 @@ pub fn instances(
     let mut found = Vec::new();
     let mut skipped = Vec::new();
     for entry in entries.iter().take(INSTANCES_MAX) {
-        let Some(weight) = weight(entry, healthy) else {
+        let Some(weight) = share(entry, healthy) else {
             continue;
         };
         match instance(entry, asked, trust_domain, weight) {
@@ -66,7 +66,7 @@ pub fn instances(
 }
 
 /// The share of an instance; none if it takes no traffic.
-fn weight(entry: &HealthEntry, healthy: Healthy) -> Option<u32> {
+pub(super) fn share(entry: &HealthEntry, healthy: Healthy) -> Option<u32> {
     let is = |status: &str| entry.checks.iter().any(|check| check.status == status);
     let known = |check: &super::answers::HealthCheck| {
         matches!(check.status.as_str(), "passing" | "warning" | "critical")

@@ -492,7 +492,7 @@ async fn goodbye(stream: &mut SslStream<TcpStream>) {
 }
 
 /// What the TLS library found wrong before there was a certificate to look at.
-fn handshake_refusal(error: &boring::ssl::Error) -> Refusal {
+pub(crate) fn handshake_refusal(error: &boring::ssl::Error) -> Refusal {
     let reasons = error.ssl_error().map(|stack| stack.errors());
     let reason = reasons
         .and_then(|errors| errors.first())

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::engine::connect::{refused, shake_hands};
 use crate::engine::io::Channel;
 use crate::engine::{descriptors, proxy_header};
 use crate::model::plan::HashInput;
@@ -17,6 +18,7 @@ use crate::model::route::split_port;
 use crate::runtime::cluster::{Cluster, Outcome, Picked};
 use crate::runtime::exchange::{Try, TryFailure};
 use crate::runtime::fault::NoEndpoint;
+use crate::runtime::mutual::Offer;
 use crate::runtime::retry_budget::Suspects;
 use crate::runtime::session::{Closing, Session};
 use crate::runtime::snapshot::{Forward, Route};
@@ -129,7 +131,8 @@ fn no_endpoint(reason: &NoEndpoint) -> Closing {
     let cause = match reason {
         NoEndpoint::NoneUsable => "no endpoint can be used",
         NoEndpoint::NameNotFound => "the name of the upstream does not exist",
-        NoEndpoint::Resolver(cause) => cause,
+        NoEndpoint::Resolver(cause) | NoEndpoint::Unlisted(cause) => cause,
+        NoEndpoint::TooMany(_) => "as many connections as allowed are open",
     };
     Closing::new(StatusCode::SERVICE_UNAVAILABLE, cause)
 }
@@ -157,6 +160,15 @@ async fn open(
             .write_all(&header)
             .await
             .map_err(|error| failed("sending the PROXY header", &error))?;
+    }
+    if let Some(secured) = &picked.secured {
+        return match shake_hands(secured, Offer::Nothing, stream).await {
+            Ok(stream) => Ok(Channel::Tls(Box::new(stream))),
+            Err(refusal) => {
+                refused(picked.address, secured, &refusal);
+                Err(refusal.to_string())
+            }
+        };
     }
     let Some(tls) = &forward.tls else {
         return Ok(Channel::Plain(stream));

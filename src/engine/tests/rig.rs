@@ -214,7 +214,7 @@ impl Setup {
                     host: address.ip().to_string().into(),
                     port: address.port(),
                     weight: 100,
-                    rank: 0,
+                    rank: 0, roster: None,
                 })
                 .collect(),
             balance: BalancePlan::RoundRobin,
@@ -223,6 +223,7 @@ impl Setup {
             use_srv_name: false,
             client_certificate: None,
             named: true,
+            exchanges_max: None,
         };
         let forward = ForwardPlan {
             id,

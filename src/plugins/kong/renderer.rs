@@ -206,10 +206,13 @@ impl Renderer for KongRenderer {
     fn no_endpoint(&self, reason: &NoEndpoint) -> Fault {
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         let fault = match reason {
-            NoEndpoint::NoneUsable => {
+            NoEndpoint::NoneUsable | NoEndpoint::Unlisted(_) => {
                 Fault::refuse(unavailable, "failure to get a peer from the ring-balancer")
             }
             NoEndpoint::NameNotFound => Fault::refuse(unavailable, "name resolution failed"),
+            NoEndpoint::TooMany(_) => {
+                Fault::refuse(unavailable, "too many requests of the upstream are in progress")
+            }
             NoEndpoint::Resolver(text) => {
                 Fault::refuse(StatusCode::INTERNAL_SERVER_ERROR, text.clone())
             }

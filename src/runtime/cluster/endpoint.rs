@@ -60,12 +60,17 @@ impl Endpoint {
             Ok(IpAddr::V6(_)) => format!("[{host}]"),
             _ => host.to_string(),
         };
+        let authority_with_port = match endpoint.roster {
+            // The ports of members are those of proxies, of which applications know nothing.
+            Some(_) => header_value(cluster, &bare)?,
+            None => header_value(cluster, &format!("{bare}:{port}"))?,
+        };
         Ok(Self {
             id: endpoint.id,
             host: Arc::clone(host),
             port,
             authority: header_value(cluster, &bare)?,
-            authority_with_port: header_value(cluster, &format!("{bare}:{port}"))?,
+            authority_with_port,
         })
     }
 }

@@ -12,10 +12,13 @@
 //! request is (the caller brings the hash of the hash input, and tells with [`Picked::report`] what came of a try) and
 //! how addresses are probed ([`crate::runtime::probing`]). Start at [`Cluster::link`] and [`Cluster::pick`].
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use ahash::{AHashMap, AHashSet};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -26,6 +29,7 @@ use crate::model::plan::{BalancePlan, ClusterPlan, EndpointPlan, HashInput, Prob
 use crate::runtime::fault::NoEndpoint;
 use crate::runtime::live::Live;
 use crate::runtime::resolver::{Answer, Name, Resolver, Watcher};
+use crate::runtime::roster::{Member, Roster, Rosters};
 use crate::runtime::serving::Serving;
 use crate::runtime::upstream_tls::UpstreamTls;
 
@@ -50,8 +54,8 @@ pub use table::Address;
 pub use vitals::{Changes, Vitals};
 
 use health::{Sign, Statuses};
-use picked::{FoundBy, Rules};
-use table::Table;
+use picked::{FoundBy, Place, Rules};
+use table::{Seat, Table};
 use vitals::Known;
 
 /// Most endpoints of one cluster.
@@ -70,6 +74,8 @@ pub struct Cluster {
     attention: Option<Arc<Attention>>,
     /// Where the addresses of the plan's endpoints come from, in the plan's order.
     sources: Box<[Source]>,
+    /// What members of rosters need; none without a roster.
+    rostered: Option<Rostered>,
     state: Arc<State>,
     table: ArcSwap<Table>,
     /// Set for good when the first resolution has ended.
@@ -83,12 +89,15 @@ pub struct Cluster {
 enum Source {
     Literal(IpAddr),
     Name(Arc<Name>),
+    Roster(Arc<Roster>),
 }
 
 /// What outlives the plan, kept in [`Live`] under the cluster's id.
 #[derive(Default)]
 struct State {
     turn: AtomicU64,
+    /// Exchanges in progress, where their number is limited.
+    exchanges: Arc<AtomicU32>,
     known: Known,
     /// Did probes ever look after it?
     probed: AtomicBool,
@@ -142,12 +151,19 @@ impl Cluster {
         let sources: Box<[Source]> = plan
             .endpoints
             .iter()
-            .map(|endpoint| match endpoint.host.parse() {
-                Ok(address) => Source::Literal(address),
-                Err(_) => Source::Name(resolver.name(&endpoint.host)),
+            .map(|endpoint| match (&endpoint.roster, endpoint.host.parse()) {
+                (Some(name), _) => Source::Roster(Rosters::of(live).roster(name)),
+                (None, Ok(address)) => Source::Literal(address),
+                (None, Err(_)) => Source::Name(resolver.name(&endpoint.host)),
             })
             .collect();
-        let state = if plan.named {
+        let has_roster = |source: &Source| matches!(source, Source::Roster(_));
+        let rostered = sources.iter().any(has_roster).then(|| Rostered {
+            _rosters: Rosters::of(live),
+            resolver: Arc::clone(resolver),
+            names: Mutex::default(),
+        });
+        let state = if plan.named || rostered.is_some() || plan.exchanges_max.is_some() {
             live.keep(plan.id.to_string(), State::start)
         } else {
             // Nobody judges the addresses of a plain host: nothing to hand over.
@@ -175,6 +191,7 @@ impl Cluster {
             probe_tls: ArcSwapOption::empty(),
             attention,
             sources,
+            rostered,
             state,
             table: ArcSwap::from_pointee(Table::empty()),
             resolved: AtomicBool::new(false),
@@ -183,9 +200,11 @@ impl Cluster {
             plan,
         });
         for source in &cluster.sources {
-            if let Source::Name(name) = source {
-                let watcher: Weak<Self> = Arc::downgrade(&cluster);
-                name.watch(watcher);
+            let watcher: Weak<Self> = Arc::downgrade(&cluster);
+            match source {
+                Source::Literal(_) => {}
+                Source::Name(name) => name.watch(watcher),
+                Source::Roster(roster) => roster.watch(watcher),
             }
         }
         // After watching, so that no change falls between.
@@ -220,8 +239,15 @@ impl Cluster {
         if threshold > 0.0 && !table.has_enough(threshold, self.state.known.changes()) {
             return Err(self.nothing_to_pick());
         }
+        let place = match self.plan.exchanges_max {
+            None => None,
+            Some(most) => match Place::take(&self.state.exchanges, most) {
+                Some(place) => Some(place),
+                None => return Err(NoEndpoint::TooMany(most)),
+            },
+        };
         match table.pick(&self.state.turn, key, tried) {
-            Some(address) => Ok(Picked::of(address, &self.rules)),
+            Some(address) => Ok(Picked::of(address, &self.rules, place)),
             None => Err(self.nothing_to_pick()),
         }
     }
@@ -261,17 +287,18 @@ impl Cluster {
         };
         self.endpoints()
             .map(|(plan, source)| {
-                let answer = source.answer();
-                let addresses = table::addresses_of(plan, &answer)
-                    .map(|(address, weight, _)| AddressView {
+                let mut addresses = Vec::new();
+                for seat in self.seats_of(plan, source) {
+                    let found = table::addresses_of(&seat.plan, &seat.answer);
+                    addresses.extend(found.map(|(address, weight, _)| AddressView {
                         address,
                         weight,
                         available: known(address, &plan.host),
-                    })
-                    .collect();
+                    }));
+                }
                 EndpointView {
                     plan: plan.clone(),
-                    failure: failure(plan, &answer),
+                    failure: source.failure(plan),
                     addresses,
                 }
             })
@@ -306,14 +333,16 @@ impl Cluster {
     pub fn set_health(&self, endpoint: Uuid, address: Option<SocketAddr>, healthy: bool) -> bool {
         let mut found = false;
         for (plan, source) in self.endpoints().filter(|(plan, _)| plan.id == endpoint) {
-            for (socket, ..) in table::addresses_of(plan, &source.answer()) {
-                if address.is_none_or(|address| address == socket) {
-                    let vitals = self.state.known.keep(socket, &plan.host);
-                    if vitals.set(healthy) {
-                        self.rules
-                            .announce(&vitals, healthy, FoundBy::Administrator, None);
+            for seat in self.seats_of(plan, source) {
+                for (socket, ..) in table::addresses_of(&seat.plan, &seat.answer) {
+                    if address.is_none_or(|address| address == socket) {
+                        let vitals = self.state.known.keep(socket, &plan.host);
+                        if vitals.set(healthy) {
+                            self.rules
+                                .announce(&vitals, healthy, FoundBy::Administrator, None);
+                        }
+                        found = true;
                     }
-                    found = true;
                 }
             }
         }
@@ -364,12 +393,15 @@ impl Cluster {
     /// Builds the table from what the resolver knows now.
     fn build_table(&self) {
         let _one_at_a_time = self.building.lock();
-        let answers: Vec<Arc<Answer>> = self.sources.iter().map(Source::answer).collect();
-        let table = Table::build(&self.plan, &answers, &self.state.known);
+        let seats: Vec<Seat<'_>> = self
+            .endpoints()
+            .flat_map(|(plan, source)| self.seats_of(plan, source))
+            .collect();
+        let table = Table::build(&self.plan, &seats, &self.state.known);
+        let pending = |seat: &Seat<'_>| matches!(*seat.answer, Answer::Pending);
         let settled = !table.is_empty()
-            || !answers
-                .iter()
-                .any(|answer| matches!(**answer, Answer::Pending));
+            || !(seats.iter().any(pending) || self.sources.iter().any(Source::is_unheard));
+        self.forget_names();
         self.table.store(Arc::new(table));
         if let Some(attention) = &self.attention {
             attention.call(self.plan.id, &self.me);
@@ -379,12 +411,87 @@ impl Cluster {
         }
     }
 
+    /// The seats that an endpoint stands for at present.
+    fn seats_of<'a>(&'a self, plan: &'a EndpointPlan, source: &Source) -> Vec<Seat<'a>> {
+        let roster = match source {
+            Source::Roster(roster) => roster,
+            Source::Literal(address) => {
+                return vec![Seat::of(plan, Arc::new(Answer::literal(*address)))];
+            }
+            Source::Name(name) => return vec![Seat::of(plan, name.answer())],
+        };
+        let members = roster.members();
+        let mut totals: BTreeMap<u8, u64> = BTreeMap::new();
+        for member in &members.all {
+            *totals.entry(member.rank).or_default() += u64::from(member.weight);
+        }
+        let alone = self.plan.endpoints.len() == 1;
+        let seat = |member: &Member| {
+            let total = totals.get(&member.rank).copied().unwrap_or(1).max(1);
+            let weight = match (plan.weight, alone) {
+                (0, _) => 0,
+                (_, true) => u64::from(member.weight),
+                // The members share what the endpoint has among others.
+                (share, false) => (u64::from(share) * u64::from(member.weight) / total).max(1),
+            };
+            let most = u64::from(endpoint::WEIGHT_MAX);
+            let place = EndpointPlan {
+                port: member.port,
+                weight: u32::try_from(weight.min(most)).unwrap_or(endpoint::WEIGHT_MAX),
+                rank: plan.rank.saturating_add(member.rank),
+                ..plan.clone()
+            };
+            Seat {
+                plan: Cow::Owned(place),
+                answer: match member.host.parse() {
+                    Ok(address) => Arc::new(Answer::literal(address)),
+                    Err(_) => self.answer_of_member(&member.host),
+                },
+                secured: member.secured.clone(),
+            }
+        };
+        members.all.iter().map(seat).collect()
+    }
+
+    /// What is known of the name of a member, asked for from now on.
+    fn answer_of_member(&self, host: &Arc<str>) -> Arc<Answer> {
+        let Some(rostered) = &self.rostered else {
+            return Arc::new(Answer::NotFound);
+        };
+        let mut names = rostered.names.lock();
+        let name = names.entry(Arc::clone(host)).or_insert_with(|| {
+            let name = rostered.resolver.name(host);
+            let me: Weak<Self> = Weak::clone(&self.me);
+            name.watch(me);
+            name
+        });
+        name.answer()
+    }
+
+    /// Lets go of names that no member has any more.
+    fn forget_names(&self) {
+        let Some(rostered) = &self.rostered else {
+            return;
+        };
+        let mut names = rostered.names.lock();
+        if names.is_empty() {
+            return;
+        }
+        let mut used: AHashSet<Arc<str>> = AHashSet::new();
+        for source in &self.sources {
+            if let Source::Roster(roster) = source {
+                used.extend(roster.members().all.iter().map(|it| Arc::clone(&it.host)));
+            }
+        }
+        names.retain(|host, _| used.contains(host));
+    }
+
     #[cold]
     fn nothing_to_pick(&self) -> NoEndpoint {
         // Of a plain host the client is told what is wrong with its name; of several targets, only that none is left.
         if !self.plan.named
             && let Some((plan, source)) = self.endpoints().next()
-            && let Some(failure) = failure(plan, &source.answer())
+            && let Some(failure) = source.failure(plan)
         {
             return failure;
         }
@@ -398,11 +505,46 @@ impl Watcher for Cluster {
     }
 }
 
+/// What members of rosters need.
+struct Rostered {
+    /// Held so that cluster and keeper meet.
+    _rosters: Arc<Rosters>,
+    resolver: Arc<Resolver>,
+    /// Names of members that are no addresses.
+    names: Mutex<AHashMap<Arc<str>, Arc<Name>>>,
+}
+
 impl Source {
-    fn answer(&self) -> Arc<Answer> {
+    /// Has nobody said anything about it yet?
+    fn is_unheard(&self) -> bool {
+        matches!(self, Self::Roster(roster) if !roster.members().known)
+    }
+
+    /// Why there are no addresses.
+    fn failure(&self, plan: &EndpointPlan) -> Option<NoEndpoint> {
         match self {
-            Self::Literal(address) => Arc::new(Answer::literal(*address)),
-            Self::Name(name) => name.answer(),
+            Self::Literal(_) => None,
+            Self::Name(name) => failure(plan, &name.answer()),
+            Self::Roster(roster) => {
+                let members = roster.members();
+                let trouble = match (&members.trouble, members.known) {
+                    _ if !members.all.is_empty() => return None,
+                    (Some(trouble), _) => trouble,
+                    (None, true) => return Some(NoEndpoint::NoneUsable),
+                    (None, false) => "nothing is known of it yet",
+                };
+                Some(NoEndpoint::Unlisted(format!("'{}': {trouble}", plan.host)))
+            }
+        }
+    }
+}
+
+impl<'a> Seat<'a> {
+    fn of(plan: &'a EndpointPlan, answer: Arc<Answer>) -> Self {
+        Self {
+            plan: Cow::Borrowed(plan),
+            answer,
+            secured: None,
         }
     }
 }
@@ -413,6 +555,7 @@ impl State {
     fn start() -> Self {
         Self {
             turn: AtomicU64::new(u64::from(rand::random::<u32>())),
+            exchanges: Arc::default(),
             known: Known::default(),
             probed: AtomicBool::new(false),
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::model::plan::{BalancePlan, ClusterPlan, Thresholds};
@@ -9,6 +10,7 @@ use crate::runtime::cluster::endpoint::Endpoint;
 use crate::runtime::cluster::health::{Outcome, Sign, Statuses};
 use crate::runtime::cluster::table::Address;
 use crate::runtime::cluster::vitals::Vitals;
+use crate::runtime::mutual::Secured;
 
 /// What a failed try counts as at least in the average of answering times: an address that refuses at once must not
 /// look fast.
@@ -21,7 +23,30 @@ pub struct Picked {
     pub endpoint: Arc<Endpoint>,
     /// Names the address to a sticky client; only of clusters with a sticky cookie.
     pub token: Option<u64>,
+    /// TLS in which both sides show certificates; none speaks as the forward says.
+    pub secured: Option<Arc<Secured>>,
     tracked: Option<Tracked>,
+    /// Counts as an exchange of the cluster, where their number is limited.
+    _place: Option<Place>,
+}
+
+/// A place among the exchanges that a cluster takes at once.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicU32>);
+
+impl Place {
+    /// None when all are taken.
+    pub(super) fn take(taken: &Arc<AtomicU32>, most: u32) -> Option<Self> {
+        let place = Self(Arc::clone(taken));
+        // Given back when the place is dropped, also where it turns out to be one too many.
+        (taken.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Present where somebody wants to know what came of the try.
@@ -124,7 +149,7 @@ impl FoundBy {
 }
 
 impl Picked {
-    pub(super) fn of(address: &Address, rules: &Arc<Rules>) -> Self {
+    pub(super) fn of(address: &Address, rules: &Arc<Rules>, place: Option<Place>) -> Self {
         let tracked = rules.wants_to_know().then(|| Tracked {
             vitals: Arc::clone(&address.vitals),
             rules: Arc::clone(rules),
@@ -138,7 +163,9 @@ impl Picked {
             address: address.socket,
             endpoint: Arc::clone(&address.endpoint),
             token: rules.sticky.then_some(address.token),
+            secured: address.secured.clone(),
             tracked,
+            _place: place,
         }
     }
 

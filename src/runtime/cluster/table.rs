@@ -1,5 +1,6 @@
 //! The addresses of a cluster at one moment, laid out for picking. Immutable: a change makes a new table.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::runtime::cluster::round_robin::Wheel;
 use crate::runtime::cluster::sticky::{self, Sticky};
 use crate::runtime::cluster::vitals::{Changes, Known, Vitals};
 use crate::runtime::cluster::{latency, least_connections};
+use crate::runtime::mutual::Secured;
 use crate::runtime::resolver::{Answer, ServiceRecord};
 
 /// Most addresses of one cluster; further ones are not used.
@@ -28,6 +30,15 @@ pub struct Address {
     pub vitals: Arc<Vitals>,
     /// Names it to sticky clients; 0 where nobody is sticky.
     pub(super) token: u64,
+    /// TLS in which both sides show certificates.
+    pub(super) secured: Option<Arc<Secured>>,
+}
+
+/// An endpoint of the plan, or a member of the roster behind one, with what is known of its name.
+pub(super) struct Seat<'a> {
+    pub(super) plan: Cow<'a, EndpointPlan>,
+    pub(super) answer: Arc<Answer>,
+    pub(super) secured: Option<Arc<Secured>>,
 }
 
 pub(super) struct Table {
@@ -59,19 +70,16 @@ impl Table {
         }
     }
 
-    /// Lays out the addresses that `answers` give for the plan's endpoints, in their order.
-    pub(super) fn build(plan: &ClusterPlan, answers: &[Arc<Answer>], known: &Known) -> Self {
-        let mut by_rank: BTreeMap<u8, Vec<(&EndpointPlan, &Arc<Answer>)>> = BTreeMap::new();
-        for (endpoint, answer) in plan.endpoints.iter().zip(answers) {
-            by_rank
-                .entry(endpoint.rank)
-                .or_default()
-                .push((endpoint, answer));
+    /// Lays out the addresses of these seats, in their order.
+    pub(super) fn build(plan: &ClusterPlan, seats: &[Seat<'_>], known: &Known) -> Self {
+        let mut by_rank: BTreeMap<u8, Vec<&Seat<'_>>> = BTreeMap::new();
+        for seat in seats {
+            by_rank.entry(seat.plan.rank).or_default().push(seat);
         }
         let mut room = ADDRESSES_MAX;
         let mut tiers = Vec::with_capacity(by_rank.len());
-        for endpoints in by_rank.into_values() {
-            let tier = Tier::build(plan, endpoints, known, room);
+        for seats in by_rank.into_values() {
+            let tier = Tier::build(plan, seats, known, room);
             room -= tier.addresses.len();
             if !tier.addresses.is_empty() {
                 tiers.push(tier);
@@ -153,17 +161,17 @@ pub(super) fn is_enough(available: u64, total: u64, percent_above: f64) -> bool 
 impl Tier {
     fn build(
         plan: &ClusterPlan,
-        mut endpoints: Vec<(&EndpointPlan, &Arc<Answer>)>,
+        mut seats: Vec<&Seat<'_>>,
         known: &Known,
         addresses_max: usize,
     ) -> Self {
         // Hashing must not depend on the order in which endpoints were written.
         if matches!(plan.balance, BalancePlan::ConsistentHashing { .. }) {
-            endpoints.sort_by(|(a, _), (b, _)| (&a.host, a.port).cmp(&(&b.host, b.port)));
+            seats.sort_by(|a, b| (&a.plan.host, a.plan.port).cmp(&(&b.plan.host, b.plan.port)));
         }
         let mut addresses = Vec::new();
-        for (endpoint, answer) in endpoints {
-            append(&mut addresses, plan, endpoint, answer, known);
+        for seat in seats {
+            append(&mut addresses, plan, seat, known);
         }
         if matches!(plan.balance, BalancePlan::Sticky { .. }) {
             addresses.sort_by_key(|address| address.weight == 0);
@@ -226,10 +234,10 @@ fn start_with_the_mean(addresses: &[Address]) {
 fn append(
     addresses: &mut Vec<Address>,
     plan: &ClusterPlan,
-    endpoint: &EndpointPlan,
-    answer: &Answer,
+    seat: &Seat<'_>,
     known: &Known,
 ) {
+    let (endpoint, answer) = (&*seat.plan, &*seat.answer);
     let sticky = matches!(plan.balance, BalancePlan::Sticky { .. });
     let mut made: Vec<Arc<Endpoint>> = Vec::new();
     let mut of_this_endpoint: Vec<Address> = addresses_of(endpoint, answer)
@@ -251,7 +259,7 @@ fn append(
                     fresh
                 }
             };
-            let vitals = if plan.named {
+            let vitals = if plan.named || endpoint.roster.is_some() {
                 known.keep(socket, &endpoint.host)
             } else {
                 Vitals::new(socket, known.changes())
@@ -266,6 +274,7 @@ fn append(
                     true => sticky::token(socket, &endpoint.host),
                     false => 0,
                 },
+                secured: seat.secured.clone(),
             })
         })
         .collect();

@@ -23,6 +23,7 @@ pub(super) fn cluster(endpoints: Vec<EndpointPlan>) -> ClusterPlan {
         use_srv_name: false,
         client_certificate: None,
         named: true,
+        exchanges_max: None,
     }
 }
 
@@ -32,7 +33,7 @@ pub(super) fn endpoint(host: &str, port: u16, weight: u32) -> EndpointPlan {
         host: host.into(),
         port,
         weight,
-        rank: 0,
+        rank: 0, roster: None,
     }
 }
 

@@ -19,17 +19,21 @@ use boring::stack::Stack;
 use boring::x509::store::{X509Store, X509StoreBuilder};
 use boring::x509::verify::X509VerifyFlags;
 use boring::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyError};
+use pingora_core::utils::tls::CertKey;
 use tokio::sync::watch;
 
+use crate::base::certificate::{self, Purpose};
 use crate::base::pem::KeyPair;
 
 pub mod peer;
 pub mod refusal;
+pub mod secured;
 
 pub use peer::{
     Admission, DialTarget, Dialer, Peer, PeerAuthority, PeerJudge, PeerNames, Review, Verdict,
 };
 pub use refusal::{Refusal, RefusalCounts};
+pub use secured::{Secured, SecuredCounts};
 
 /// TLS 1.2 ciphers: forward secrecy and authenticated encryption only.
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
@@ -76,6 +80,8 @@ pub struct MutualTls {
     http1: SslContext,
     http2: SslContext,
     client: SslContext,
+    /// `pair` in the form that Pingora's connector wants.
+    shown: Arc<CertKey>,
 }
 
 /// What became of judging a peer, kept with its TLS state.
@@ -155,7 +161,11 @@ impl MutualTls {
         };
         let (stream, http1, http2, client) =
             contexts().map_err(|error| format!("cannot set up mutual TLS: {error}"))?;
+        let mut certificates = vec![pair.leaf.clone()];
+        certificates.extend(pair.chain.iter().cloned());
+        let shown = Arc::new(CertKey::new(certificates, pair.key.clone()));
         Ok(Self {
+            shown,
             generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
             pair,
             roots,
@@ -179,6 +189,39 @@ impl MutualTls {
     /// The roots of everybody else's.
     pub fn roots(&self) -> &Arc<Roots> {
         &self.roots
+    }
+
+    /// Our own certificates in Pingora's form.
+    pub fn shown(&self) -> &Arc<CertKey> {
+        &self.shown
+    }
+
+    /// Who is at the other end of a connection that another connector has made, judged as those of
+    /// [`MutualTls::connecting`] are: chain, purpose, identity.
+    pub fn check_server(&self, ssl: &SslRef, judge: &dyn PeerJudge) -> Result<Peer, Refusal> {
+        let failed = |error: ErrorStack| Refusal::Handshake(error.to_string());
+        let leaf = ssl.peer_certificate().ok_or(Refusal::NoCertificate)?;
+        let mut chain = Stack::new().map_err(failed)?;
+        for certificate in ssl.peer_cert_chain().into_iter().flatten() {
+            chain.push(certificate.to_owned()).map_err(failed)?;
+        }
+        let mut context = X509StoreContext::new().map_err(failed)?;
+        let verdict = context
+            .init(&self.roots.store, &leaf, &chain, |context| {
+                let accepted = context.verify_cert()?;
+                Ok((accepted, context.verify_result()))
+            })
+            .map_err(failed)?;
+        match verdict {
+            (true, Ok(())) => {}
+            (_, Err(error)) => return Err(Refusal::of_chain(error)),
+            (false, Ok(())) => return Err(Refusal::Chain("verification failed".to_owned())),
+        }
+        let der = leaf.to_der().map_err(failed)?;
+        if !certificate::allows(&der, Purpose::Server) {
+            return Err(Refusal::WrongPurpose);
+        }
+        judge.judge(&names(&leaf))
     }
 
     /// A connection's TLS state, ready to accept. The client must show a certificate that `judge` takes.

@@ -105,7 +105,7 @@ fn cluster(live: &Live, probe: ProbePlan, addresses: &[SocketAddr]) -> Arc<Clust
             host: address.ip().to_string().into(),
             port: address.port(),
             weight: 1,
-            rank: 0,
+            rank: 0, roster: None,
         });
     let plan = ClusterPlan {
         id: Uuid::from_u128(7),
@@ -120,6 +120,7 @@ fn cluster(live: &Live, probe: ProbePlan, addresses: &[SocketAddr]) -> Arc<Clust
         use_srv_name: false,
         client_certificate: None,
         named: true,
+        exchanges_max: None,
     };
     let handle = tokio::runtime::Handle::current();
     let resolver = Resolver::start(ResolverOptions::default(), &handle).unwrap();

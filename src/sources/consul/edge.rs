@@ -1,4 +1,5 @@
-//! The gateway as a service of the mesh: its listeners for callers there, whose requests take the gateway's own routes.
+//! The gateway as a service of the mesh: its listeners for callers there, whose requests take the gateway's own routes,
+//! and the services there that its routes lead to.
 //!
 //! Start at [`Edge::start`].
 
@@ -15,9 +16,12 @@ use super::authority::{AnyService, ConnectAuthority};
 use super::identity::MeshIdentity;
 use super::intentions::IntentionBook;
 use super::report::{self, MeshReport};
+use super::rosters::RosterKeeper;
+use super::search::SearchParts;
 use super::watch::Watches;
 use crate::engine::mutual::{Carries, Doors, MutualCounts, MutualListen, MutualListener};
 use crate::runtime::mutual::PeerAuthority;
+use crate::runtime::roster::Rosters;
 use crate::settings::consul::Authorize;
 use crate::settings::listen::Listen;
 
@@ -35,12 +39,17 @@ pub struct EdgeParts {
     /// Where callers in the mesh connect; none for a gateway that only calls.
     pub listeners: Vec<Listen>,
     pub stale: Duration,
+    /// The service that mesh gateways are registered as.
+    pub gateway_service: Arc<str>,
+    /// The upstreams in the mesh that the gateway's routes want.
+    pub rosters: Arc<Rosters>,
 }
 
 /// The gateway in the mesh.
 pub struct Edge {
     parts: EdgeParts,
     identity: Arc<MeshIdentity>,
+    keeper: RosterKeeper,
     authority: Arc<ConnectAuthority>,
     counts: Arc<MutualCounts>,
     open: Mutex<Vec<MutualListener>>,
@@ -61,8 +70,15 @@ impl Edge {
     /// within a runtime.
     pub fn start(parts: EdgeParts) -> Arc<Self> {
         let intentions = IntentionBook::start(&parts.watches, &parts.service);
+        let identity = MeshIdentity::start(&parts.watches, &parts.service);
+        let search = SearchParts {
+            watches: Arc::clone(&parts.watches),
+            identity: Arc::clone(&identity),
+            gateway_service: Arc::clone(&parts.gateway_service),
+        };
         let edge = Arc::new(Self {
-            identity: MeshIdentity::start(&parts.watches, &parts.service),
+            identity,
+            keeper: RosterKeeper::start(search, Arc::clone(&parts.rosters)),
             authority: ConnectAuthority::new(
                 &parts.service,
                 Arc::clone(parts.watches.client()),
@@ -166,6 +182,7 @@ impl Edge {
                 json!({ "address": listener.local.to_string(), "open": listener.open() })
             });
             object.insert("listeners".to_owned(), listeners.collect());
+            object.insert("upstreams".to_owned(), self.keeper.status());
         }
         status
     }
@@ -175,5 +192,6 @@ impl Edge {
         self.report().metrics(page);
         report::inbound(page, &self.parts.service, &self.counts);
         report::questions(page, &self.parts.service, &self.authority.counts);
+        self.keeper.metrics(page);
     }
 }

@@ -10,6 +10,7 @@ use super::authority::AuthorizeCounts;
 use super::identity::{MeshIdentity, unix_now};
 use super::watch::Watches;
 use crate::engine::mutual::MutualCounts;
+use crate::runtime::mutual::SecuredCounts;
 
 /// Shows one identity and the agent behind it.
 pub struct MeshReport {
@@ -165,6 +166,33 @@ pub fn questions(page: &mut String, service: &str, counts: &AuthorizeCounts) {
             page,
             "{name}{{service=\"{service}\",outcome=\"{outcome}\"}} {count}"
         );
+    }
+}
+
+/// What became of connections to services of the mesh, by upstream.
+pub fn secured(page: &mut String, upstreams: &[(&str, &SecuredCounts)]) {
+    let name = "sallyport_connect_outbound_connected_total";
+    let _ = writeln!(
+        page,
+        "# HELP {name} Connections that reached their peer\n# TYPE {name} counter"
+    );
+    for (upstream, counts) in upstreams {
+        let (upstream, count) = (label(upstream), counts.connected.load(Relaxed));
+        let _ = writeln!(page, "{name}{{upstream=\"{upstream}\"}} {count}");
+    }
+    let name = "sallyport_connect_outbound_failed_total";
+    let _ = writeln!(
+        page,
+        "# HELP {name} Tries to reach a peer that failed, by reason\n# TYPE {name} counter"
+    );
+    for (upstream, counts) in upstreams {
+        let upstream = label(upstream);
+        for (reason, count) in counts.failures.all().filter(|(_, count)| *count > 0) {
+            let _ = writeln!(
+                page,
+                "{name}{{upstream=\"{upstream}\",reason=\"{reason}\"}} {count}"
+            );
+        }
     }
 }
 

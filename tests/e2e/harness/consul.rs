@@ -220,6 +220,8 @@ pub(crate) fn call_as(
 pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
     pub(crate) authority: MeshAuthority,
+    /// Its name server.
+    pub(crate) dns: SocketAddr,
     folder: TempDir,
     child: Child,
 }
@@ -228,12 +230,12 @@ impl Agent {
     pub(crate) fn start() -> Self {
         let authority = MeshAuthority::new();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let [http, lan, wan, server] = free_ports();
+        let [http, dns, lan, wan, server] = free_ports();
         let configuration = json!({
             "disable_update_check": true,
             "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1",
-            "ports": {"http": http, "dns": -1, "grpc": -1, "serf_lan": lan, "serf_wan": wan, "server": server},
+            "ports": {"http": http, "dns": dns, "grpc": -1, "serf_lan": lan, "serf_wan": wan, "server": server},
             "connect": {"enabled": true, "ca_config": {
                 "cluster_id": TRUST_DOMAIN.trim_end_matches(".consul"),
                 "private_key": authority.key_pem(),
@@ -247,6 +249,7 @@ impl Agent {
         let agent = Self {
             address,
             authority,
+            dns: SocketAddr::from((Ipv4Addr::LOCALHOST, dns)),
             folder,
             child,
         };

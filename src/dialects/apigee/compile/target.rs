@@ -233,7 +233,7 @@ fn endpoint(cluster: Uuid, host: &str, port: u16, weight: u32, rank: u8) -> Endp
         host: host.into(),
         port,
         weight,
-        rank,
+        rank, roster: None,
     }
 }
 
@@ -248,6 +248,7 @@ fn cluster(id: Uuid, name: String, endpoints: Vec<EndpointPlan>) -> ClusterPlan 
         use_srv_name: false,
         client_certificate: None,
         named: false,
+        exchanges_max: None,
     }
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::certificate::{client_certificate, subject, unreadable};
 use super::health::health_plan;
+use crate::dialects::consul::mesh_name::MeshName;
 use crate::dialects::kong::entities::{EntityKind, Target, Upstream};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::Diagnostic;
@@ -16,12 +17,20 @@ use crate::model::schema::Host;
 /// Edits of clusters: `None` for those that are gone.
 pub type ClusterEdits = BTreeMap<Uuid, Option<Arc<ClusterPlan>>>;
 
+/// What makes an upstream one of services of the mesh: its targets name them, or without targets its own name does.
+pub const MESH_TAG: &str = "consul-connect";
+/// Weight of the only service of an upstream without targets.
+const MESH_WEIGHT: u32 = 100;
 /// The path of a cookie that is made, where the upstream names none.
 const COOKIE_PATH: &str = "/";
 
 /// The clusters of upstreams that the changes touch, compiled from `after`. The clusters of services without upstream
 /// come with their services: [`super::forward::compile_forwards`].
-pub fn compile_clusters(after: &EntitySet, changes: &[Change]) -> (ClusterEdits, Vec<Diagnostic>) {
+pub fn compile_clusters(
+    after: &EntitySet,
+    changes: &[Change],
+    mesh: bool,
+) -> (ClusterEdits, Vec<Diagnostic>) {
     let mut touched = BTreeSet::new();
     for change in changes {
         match change.kind {
@@ -47,7 +56,7 @@ pub fn compile_clusters(after: &EntitySet, changes: &[Change]) -> (ClusterEdits,
             let plan =
                 after
                     .row(EntityKind::Upstream, id)
-                    .and_then(|row| match cluster(after, row) {
+                    .and_then(|row| match cluster(after, row, mesh, &mut findings) {
                         Ok(plan) => Some(Arc::new(plan)),
                         Err(finding) => {
                             findings.push(finding);
@@ -68,8 +77,31 @@ pub(super) fn bare_host(host: Host) -> Arc<str> {
     }
 }
 
-fn cluster(set: &EntitySet, row: &Row) -> Result<ClusterPlan, Diagnostic> {
+fn cluster(
+    set: &EntitySet,
+    row: &Row,
+    mesh: bool,
+    findings: &mut Vec<Diagnostic>,
+) -> Result<ClusterPlan, Diagnostic> {
     let upstream: Upstream = row.parse().map_err(|error| unreadable(row, &error))?;
+    let tags = upstream.tags.as_deref().unwrap_or_default();
+    let tagged = mesh && tags.iter().any(|tag| tag == MESH_TAG);
+    let roster = |name: &str| -> Result<Option<Arc<str>>, Diagnostic> {
+        match MeshName::of_host(name).filter(|_| mesh) {
+            Some(name) => Ok(Some(name.to_string().into())),
+            None if !tagged => Ok(None),
+            None => match MeshName::of_service(name) {
+                Some(name) => Ok(Some(name.to_string().into())),
+                None => Err(Diagnostic::error(
+                    "bad-mesh-name",
+                    subject(row),
+                    format!(
+                        "'{name}' is not the name of a service of the mesh, which the tag '{MESH_TAG}' makes it"
+                    ),
+                )),
+            },
+        }
+    };
     let mut endpoints = Vec::new();
     for row in set.children(EntityKind::Target, "upstream", row.id) {
         let target: Target = row.parse().map_err(|error| unreadable(row, &error))?;
@@ -80,24 +112,47 @@ fn cluster(set: &EntitySet, row: &Row) -> Result<ClusterPlan, Diagnostic> {
                 format!("'{}' is not a host with an optional port", target.target),
             )
         })?;
+        let host = bare_host(host);
         endpoints.push(EndpointPlan {
             id: row.id,
-            host: bare_host(host),
+            roster: roster(&host)?,
+            host,
             port,
             weight: target.weight,
             rank: 0,
         });
     }
+    if tagged && endpoints.is_empty() {
+        // The upstream's own name is that of the service.
+        endpoints.push(EndpointPlan {
+            id: row.id,
+            roster: roster(&upstream.name)?,
+            host: upstream.name.as_str().into(),
+            port: 80,
+            weight: MESH_WEIGHT,
+            rank: 0,
+        });
+    }
+    let mut health = health_plan(&upstream.healthchecks);
+    if health.probe.is_some() && endpoints.iter().any(|it| it.roster.is_some()) {
+        findings.push(Diagnostic::warning(
+            "mesh-probes",
+            subject(row),
+            "services of the mesh are not probed: their health is the agent's to tell",
+        ));
+        health.probe = None;
+    }
     Ok(ClusterPlan {
         id: row.id,
         endpoints,
         balance: balance(row, &upstream)?,
-        health: health_plan(&upstream.healthchecks),
+        health,
         host_header: upstream.host_header.map(Arc::from),
         use_srv_name: upstream.use_srv_name.unwrap_or(false),
         client_certificate: client_certificate(set, upstream.client_certificate)?,
         name: upstream.name.into(),
         named: true,
+        exchanges_max: None,
     })
 }
 
@@ -263,7 +318,7 @@ mod tests {
                 target("u", text, weight),
             );
         }
-        let (edits, findings) = compile_clusters(&set, &difference(&set));
+        let (edits, findings) = compile_clusters(&set, &difference(&set), false);
         assert_eq!(findings, []);
         let plan = edits[&id("u")].clone().unwrap();
         let mut endpoints: Vec<_> = plan
@@ -283,10 +338,10 @@ mod tests {
 
         // A target touches its upstream, and so does one that is gone.
         let gone = set.take(EntityKind::Target, id("192.0.2.1")).unwrap();
-        let (edits, _) = compile_clusters(&set, &[gone]);
+        let (edits, _) = compile_clusters(&set, &[gone], false);
         assert_eq!(edits[&id("u")].clone().unwrap().endpoints.len(), 2);
         let gone = set.take(EntityKind::Upstream, id("u")).unwrap();
-        assert_eq!(compile_clusters(&set, &[gone]).0[&id("u")], None);
+        assert_eq!(compile_clusters(&set, &[gone], false).0[&id("u")], None);
     }
 
     #[test]
@@ -296,7 +351,7 @@ mod tests {
         let change = put(&mut set, EntityKind::Certificate, "c", pair);
         let fields = upstream("u.test", json!({"client_certificate": {"id": id("c")}}));
         put(&mut set, EntityKind::Upstream, "u", fields);
-        let (edits, _) = compile_clusters(&set, &[change]);
+        let (edits, _) = compile_clusters(&set, &[change], false);
         let plan = edits[&id("u")].clone().unwrap();
         assert_eq!(&*plan.client_certificate.clone().unwrap().certificate, "C");
     }
@@ -351,7 +406,7 @@ mod tests {
                 "u",
                 upstream("u.test", extra),
             );
-            let (edits, findings) = compile_clusters(&set, &difference(&set));
+            let (edits, findings) = compile_clusters(&set, &difference(&set), false);
             assert_eq!(findings, []);
             let expected = BalancePlan::ConsistentHashing {
                 slots: 2000,
@@ -391,7 +446,7 @@ mod tests {
             let mut set = EntitySet::new();
             let fields = upstream("u.test", extra);
             put(&mut set, EntityKind::Upstream, "u", fields);
-            let (edits, findings) = compile_clusters(&set, &difference(&set));
+            let (edits, findings) = compile_clusters(&set, &difference(&set), false);
             assert_eq!(findings, []);
             assert_eq!(edits[&id("u")].clone().unwrap().balance, expected);
         }
@@ -417,7 +472,7 @@ mod tests {
                 "u",
                 upstream("u.test", extra),
             );
-            let (edits, findings) = compile_clusters(&set, &difference(&set));
+            let (edits, findings) = compile_clusters(&set, &difference(&set), false);
             assert_eq!(edits[&id("u")], None);
             assert_eq!(findings[0].code, code);
         }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::certificate::{client_certificate, unreadable};
 use super::cluster::{ClusterEdits, bare_host};
+use crate::dialects::consul::mesh_name::MeshName;
 use crate::dialects::kong::entities::{CaCertificate, EntityKind, PROXY_HEADER_TAG, Service};
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::Diagnostic;
@@ -34,6 +35,7 @@ const WORDS_SEARCHED_MAX: usize = 4;
 pub fn compile_forwards(
     after: &EntitySet,
     changes: &[Change],
+    mesh: bool,
 ) -> (ForwardEdits, ClusterEdits, Vec<Diagnostic>) {
     let mut forwards = ForwardEdits::new();
     let mut clusters = ClusterEdits::new();
@@ -41,7 +43,7 @@ pub fn compile_forwards(
     for id in touched(after, changes) {
         let compiled = after
             .row(EntityKind::Service, id)
-            .map(|row| forward(after, row))
+            .map(|row| forward(after, row, mesh))
             .transpose()
             .unwrap_or_else(|finding| {
                 findings.push(finding);
@@ -136,6 +138,7 @@ struct Referring {
 fn forward(
     set: &EntitySet,
     row: &Row,
+    mesh: bool,
 ) -> Result<Option<(ForwardPlan, Option<ClusterPlan>)>, Diagnostic> {
     let service: Service = row.parse().map_err(|error| unreadable(row, &error))?;
     if !service.enabled {
@@ -149,7 +152,7 @@ fn forward(
     };
     let cluster = upstream
         .is_none()
-        .then(|| plain_cluster(row.id, Arc::clone(&host), service.port));
+        .then(|| plain_cluster(row.id, Arc::clone(&host), service.port, mesh));
     let protocol = service.protocol.plan();
     let forward = ForwardPlan {
         id: row.id,
@@ -190,8 +193,9 @@ fn proxy_header(tags: &[String]) -> Option<ProxyHeaderVersion> {
         })
 }
 
-fn plain_cluster(service: Uuid, host: Arc<str>, port: u16) -> ClusterPlan {
+fn plain_cluster(service: Uuid, host: Arc<str>, port: u16, mesh: bool) -> ClusterPlan {
     let id = plain_cluster_id(service);
+    let name = MeshName::of_host(&host).filter(|_| mesh);
     ClusterPlan {
         id,
         name: Arc::clone(&host),
@@ -201,6 +205,7 @@ fn plain_cluster(service: Uuid, host: Arc<str>, port: u16) -> ClusterPlan {
             port,
             weight: PLAIN_WEIGHT,
             rank: 0,
+            roster: name.map(|name| name.to_string().into()),
         }],
         balance: BalancePlan::RoundRobin,
         health: HealthPlan::default(),
@@ -208,6 +213,7 @@ fn plain_cluster(service: Uuid, host: Arc<str>, port: u16) -> ClusterPlan {
         use_srv_name: false,
         client_certificate: None,
         named: false,
+        exchanges_max: None,
     }
 }
 
@@ -249,7 +255,7 @@ mod tests {
             "s",
             service("a.test", json!({"name": "n"})),
         );
-        let (forwards, clusters, findings) = compile_forwards(&set, &difference(&set));
+        let (forwards, clusters, findings) = compile_forwards(&set, &difference(&set), false);
         assert_eq!(findings, []);
         let forward = forwards[&id("s")].clone().unwrap();
         assert_eq!((&*forward.path, forward.retries), ("/", 5));
@@ -262,7 +268,7 @@ mod tests {
         assert!(!cluster.named);
 
         let gone = set.take(EntityKind::Service, id("s")).unwrap();
-        let (forwards, clusters, _) = compile_forwards(&set, &[gone]);
+        let (forwards, clusters, _) = compile_forwards(&set, &[gone], false);
         assert_eq!(forwards, BTreeMap::from([(id("s"), None)]));
         assert_eq!(
             clusters,
@@ -302,7 +308,7 @@ mod tests {
             "off",
             service("a.test", json!({"enabled": false})),
         );
-        let (forwards, clusters, findings) = compile_forwards(&set, &difference(&set));
+        let (forwards, clusters, findings) = compile_forwards(&set, &difference(&set), false);
         assert_eq!(findings, []);
         assert_eq!(forwards[&id("off")], None);
         let forward = forwards[&id("s")].clone().unwrap();
@@ -334,7 +340,7 @@ mod tests {
                 service("a.test", extra),
             );
         }
-        let (forwards, _, _) = compile_forwards(&set, &difference(&set));
+        let (forwards, _, _) = compile_forwards(&set, &difference(&set), false);
         let version = |name| forwards[&id(name)].clone().unwrap().proxy_header;
         assert_eq!(version("one"), Some(ProxyHeaderVersion::V1));
         assert_eq!(version("two"), Some(ProxyHeaderVersion::V2));
@@ -373,7 +379,7 @@ mod tests {
             service("u.test", json!({})),
         );
         let only = |change: Change, set: &EntitySet| {
-            let (forwards, clusters, _) = compile_forwards(set, &[change]);
+            let (forwards, clusters, _) = compile_forwards(set, &[change], false);
             let (id, forward) = forwards.into_iter().next().unwrap();
             let plain = clusters[&plain_cluster_id(id)].is_some();
             (id, forward.unwrap().cluster, plain)
@@ -395,7 +401,7 @@ mod tests {
             "u",
             json!({"name": "u.test", "slots": 9}),
         );
-        assert_eq!(compile_forwards(&set, &[same]).0, ForwardEdits::new());
+        assert_eq!(compile_forwards(&set, &[same], false).0, ForwardEdits::new());
         let renamed = put(
             &mut set,
             EntityKind::Upstream,

@@ -45,6 +45,8 @@ use crate::model::plan::{Plan, PlanDelta};
 pub struct Options {
     /// How routes are read. Kong: `router_flavor`.
     pub flavor: RouterFlavor,
+    /// Do names of the mesh lead there? They are for name servers otherwise. Sallyport: `consul_service` is set.
+    pub mesh: bool,
 }
 
 /// Compiles what the changes between two sets touch. Applied to the plan of `before`, the delta gives that of `after`.
@@ -59,9 +61,9 @@ pub fn compile(
 ) -> (PlanDelta, Vec<Diagnostic>) {
     let touched = changes::touched_routes(before, after, changes);
     let (routes, of_routes) = route_plan::compile_routes(after, &touched, options.flavor);
-    let (forwards, mut clusters, of_forwards) = forward::compile_forwards(after, changes);
+    let (forwards, mut clusters, of_forwards) = forward::compile_forwards(after, changes, options.mesh);
     // Those of upstreams and those of plain hosts have different ids.
-    let (of_upstreams, of_clusters) = cluster::compile_clusters(after, changes);
+    let (of_upstreams, of_clusters) = cluster::compile_clusters(after, changes, options.mesh);
     clusters.extend(of_upstreams);
     let (certificates, of_certificates) = certificate::compile_certificates(after, changes);
     let (authorities, of_authorities) = certificate::compile_authorities(changes);

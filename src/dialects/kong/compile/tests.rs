@@ -17,6 +17,7 @@ use crate::model::schema::{Record, integer};
 
 const OPTIONS: Options = Options {
     flavor: RouterFlavor::TraditionalCompatible,
+    mesh: false,
 };
 
 fn catalog() -> Catalog {

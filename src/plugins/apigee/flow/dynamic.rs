@@ -95,7 +95,7 @@ impl DynamicForwards {
                 host: Arc::clone(&host),
                 port: url.port,
                 weight: 1,
-                rank: 0,
+                rank: 0, roster: None,
             }],
             balance: BalancePlan::RoundRobin,
             health: HealthPlan::default(),
@@ -103,6 +103,7 @@ impl DynamicForwards {
             use_srv_name: false,
             client_certificate: None,
             named: false,
+            exchanges_max: None,
         };
         let plan = ForwardPlan {
             protocol: if url.secure {
