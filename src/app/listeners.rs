@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use parking_lot::Mutex;
 use pingora_core::server::Fds;
 use serde_json::json;
 
@@ -28,6 +29,8 @@ const BACKLOG: i32 = 1024;
 pub(crate) enum Role {
     Proxy,
     Stream,
+    /// Those of `proxy_listen` with the flag `connect`, which open when there is a certificate to show.
+    Mesh,
     Admin,
     Status,
     Page,
@@ -39,6 +42,7 @@ impl Role {
         match self {
             Self::Proxy => "proxy_listen",
             Self::Stream => "stream_listen",
+            Self::Mesh => "proxy_listen_connect",
             Self::Admin => "admin_listen",
             Self::Status => "status_listen",
             Self::Page => "admin_gui_listen",
@@ -56,7 +60,7 @@ pub(crate) fn bound(role: Role, listen: &Listen, address: SocketAddr) -> BoundLi
         ("backlog", json!(listen.backlog)),
     ];
     let role = match role {
-        Role::Proxy => ListenerRole::Proxy,
+        Role::Proxy | Role::Mesh => ListenerRole::Proxy,
         Role::Stream => ListenerRole::Stream,
         Role::Admin => ListenerRole::Admin,
         Role::Status => ListenerRole::Status,
@@ -142,6 +146,8 @@ fn own(fd: RawFd) -> OwnedFd {
 #[derive(Default)]
 pub(crate) struct Keepsakes {
     sockets: Vec<(Name, OwnedFd)>,
+    /// Those of listeners that come and go, as of now.
+    passing: Mutex<Vec<(Name, OwnedFd)>>,
 }
 
 impl Keepsakes {
@@ -155,16 +161,23 @@ impl Keepsakes {
         Ok(())
     }
 
+    /// Keeps these for the next hand-over, instead of those before.
+    pub(crate) fn keep_passing(&self, sockets: Vec<(Name, OwnedFd)>) {
+        *self.passing.lock() = sockets;
+    }
+
     /// Hands all sockets to the successor that waits for them. Blocks, at most some seconds.
     pub(crate) fn send(&self, prefix: &Path) -> anyhow::Result<()> {
-        let names: usize = self.sockets.iter().map(|(name, _)| name.0.len() + 1).sum();
+        let passing = self.passing.lock();
+        let sockets = || self.sockets.iter().chain(&*passing);
+        let names: usize = sockets().map(|(name, _)| name.0.len() + 1).sum();
         if names > NAMES_BYTES_MAX {
             bail!("the addresses of all listeners together are too long to be handed over");
         }
         let folder = ShortFolder::open(prefix)?;
         let path = folder.path(HAND_OVER_SOCKET);
         let mut fds = Fds::new();
-        for (name, socket) in &self.sockets {
+        for (name, socket) in sockets() {
             fds.add(name.0.clone(), socket.as_raw_fd());
         }
         fds.send_to_sock(path.as_path_text())

@@ -1,12 +1,14 @@
 //! `sallyport connect proxy`: an instance that is a proxy in the mesh and nothing else.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
 use tokio::task::AbortHandle;
 
 use super::gateway::Gateway;
+use super::listeners::{self, Name};
 use super::{configuration, start};
 use crate::cli::Configured;
 use crate::engine::mutual::Doors;
@@ -19,11 +21,12 @@ use crate::settings::proxying::{HeaderTokens, UpstreamHeaderTokens};
 use crate::settings::value::{Raw, Value as _};
 use crate::sources::consul::client::{AgentClient, AgentError};
 use crate::sources::consul::discovery::{self, DiscoveryError, Naming};
-use crate::sources::consul::edge::{Edge, EdgeParts};
+use crate::sources::consul::edge::{Edge, EdgeListen, EdgeParts};
 use crate::sources::consul::options::AgentOptions;
+use crate::sources::consul::plan_book::PlanBook;
 use crate::sources::consul::register::Registrar;
 use crate::sources::consul::sidecar::{Sidecar, SidecarParts};
-use crate::sources::consul::upstreams::Upstreams;
+use crate::sources::consul::upstreams::{UpstreamParts, Upstreams};
 use crate::sources::consul::watch::Watches;
 
 /// Between tries to find the registration while the agent cannot be asked.
@@ -120,11 +123,18 @@ impl Mesh {
         let settings = &gateway.settings;
         let watches = watches(gateway)?;
         let client = Arc::clone(watches.client());
+        let plans = Arc::new(PlanBook::new(gateway.plans()));
         let sidecar = Sidecar::new(SidecarParts {
-            upstreams: Upstreams::new(Arc::clone(&watches), doors.clone()),
+            upstreams: Upstreams::new(UpstreamParts {
+                watches: Arc::clone(&watches),
+                doors: doors.clone(),
+                plans: Arc::clone(&plans),
+                rosters: Rosters::of(&gateway.live),
+                gateway_service: settings.consul.consul_mesh_gateway.as_str().into(),
+            }),
             watches,
             doors,
-            plans: gateway.plans(),
+            plans,
             authorize: settings.consul.consul_authorize,
             stale: settings.consul.consul_authorize_stale_ttl.0,
         });
@@ -180,7 +190,7 @@ impl Mesh {
     pub(crate) fn start_edge(
         gateway: &Gateway,
         doors: Doors,
-        listeners: Vec<Listen>,
+        listeners: Vec<EdgeListen>,
     ) -> anyhow::Result<Option<Self>> {
         let Some(service) = &gateway.settings.consul.consul_service else {
             return Ok(None);
@@ -229,6 +239,20 @@ impl Mesh {
             });
         });
         self.tasks.push(waiting.abort_handle());
+    }
+
+    /// Second handles to the sockets of the gateway's listeners for the mesh that are open.
+    pub(crate) fn sockets(&self, settings: &Settings) -> anyhow::Result<Vec<(Name, OwnedFd)>> {
+        let Role::Edge(edge) = &self.role else {
+            return Ok(Vec::new());
+        };
+        let all = settings.listen.proxy_listen.all.iter();
+        let for_mesh: Vec<Listen> = all.filter(|one| one.connect).cloned().collect();
+        let names = listeners::names(listeners::Role::Mesh, &for_mesh);
+        let sockets = edge
+            .sockets()
+            .context("a listening socket cannot be kept")?;
+        Ok(names.into_iter().zip(sockets).collect())
     }
 
     /// Brings settings that were read again in line with what a proxy is.

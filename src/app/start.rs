@@ -22,6 +22,7 @@ use crate::admin::node::{BoundListener, ListenerRole, Node};
 use crate::cli::Configured;
 use crate::engine::{Ending, Engine};
 use crate::settings::Settings;
+use crate::sources::consul::edge::EdgeListen;
 
 /// Threads for everything but proxying: Admin API, DNS, signals.
 const CONTROL_THREADS: usize = 2;
@@ -86,6 +87,7 @@ pub(crate) fn run_with(
     let administration =
         Administration::bind(&gateway, &mut inherited, &mut keepsakes, &mut bound)?;
     gateway.node.listens_on(bound);
+    let for_mesh = listeners_for_mesh(&gateway.settings, &mut inherited);
     for name in inherited.left() {
         tracing::warn!("{name}: no longer configured, closed");
     }
@@ -99,11 +101,7 @@ pub(crate) fn run_with(
                 engine.doors(proxy.handle().clone()),
                 proxy_of,
             )?),
-            None => {
-                let all = &gateway.settings.listen.proxy_listen.all;
-                let for_mesh = all.iter().filter(|one| one.connect).cloned().collect();
-                Mesh::start_edge(&gateway, engine.doors(proxy.handle().clone()), for_mesh)?
-            }
+            None => Mesh::start_edge(&gateway, engine.doors(proxy.handle().clone()), for_mesh)?,
         }
     };
     let instance = Instance {
@@ -122,6 +120,17 @@ pub(crate) fn run_with(
     control.shutdown_timeout(RUNTIME_END_TIMEOUT);
     tracing::info!(target: NOTICE, "ended");
     Ok(())
+}
+
+/// The listeners for callers in the mesh, each with the socket that a predecessor had.
+fn listeners_for_mesh(settings: &Settings, inherited: &mut Inherited) -> Vec<EdgeListen> {
+    let all = settings.listen.proxy_listen.all.iter();
+    let for_mesh: Vec<_> = all.filter(|one| one.connect).cloned().collect();
+    let names = listeners::names(Role::Mesh, &for_mesh);
+    let with_socket = for_mesh.into_iter().zip(names);
+    with_socket
+        .map(|(listen, name)| EdgeListen::new(listen, inherited.take(&name)))
+        .collect()
 }
 
 fn bind_proxy(
@@ -403,6 +412,10 @@ impl Instance {
             self.mesh.as_ref().is_none_or(|mesh| !mesh.is_proxy()),
             "a proxy in the mesh does not hand over: start another one beside it and stop this one"
         );
+        if let Some(mesh) = &self.mesh {
+            self.keepsakes
+                .keep_passing(mesh.sockets(&self.gateway.settings)?);
+        }
         self.administration.pause().await;
         let handed = match tokio::task::block_in_place(|| self.gateway.leave_document()) {
             Ok(()) => {

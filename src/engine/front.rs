@@ -129,6 +129,11 @@ impl Front {
             .await
     }
 
+    /// What a plain connection speaks where HTTP/2 with prior knowledge is allowed.
+    pub(crate) async fn recognised(&self, stream: &TcpStream) -> io::Result<ALPN> {
+        recognise(stream, self.keeping().idle).await
+    }
+
     /// Serves the requests of a connection whose TLS handshake is done.
     pub(crate) async fn serve_channel(
         &self,

@@ -158,6 +158,7 @@ pub(crate) fn find_route(exchange: &mut Exchange) -> Step {
         source: Some(connection.peer),
         destination: Some(connection.local),
         listening_port: connection.port,
+        entrance: connection.entrance.get().map(|name| &**name),
     };
     let found = snapshot.router.find(&input).and_then(|found| {
         let route = snapshot.routes.at(found.slot)?;

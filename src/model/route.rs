@@ -47,6 +47,9 @@ pub struct MatcherPlan {
     /// Addresses that the connection may go to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<AddressPattern>,
+    /// The listener that the request must have come in by, where listeners have names. Default: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entrance: Option<String>,
     /// An expression that must hold, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expression: Option<ExpressionText>,

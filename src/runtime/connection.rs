@@ -34,6 +34,8 @@ pub struct Connection {
     pub tls: OnceLock<TlsFacts>,
     /// Set on listeners where callers show certificates, before the first request.
     pub caller: OnceLock<Caller>,
+    /// Set on listeners with routes of their own, before the first request.
+    pub entrance: OnceLock<Arc<str>>,
 }
 
 /// Who calls, and who says what it may do.
@@ -105,6 +107,7 @@ impl Connection {
             trusted,
             tls: OnceLock::new(),
             caller: OnceLock::new(),
+            entrance: OnceLock::new(),
         }
     }
 

@@ -1,13 +1,14 @@
 //! Consul Connect: the gateway itself as a service of the mesh, whose Kong routes lead to others there.
 
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::consul::{Agent, MeshAuthority, Running, free_ports};
+use crate::harness::consul::{Agent, LeafKind, MeshAuthority, Running, call_as, free_ports};
 use crate::harness::{
     Client, Driver, Gateway, GatewayBuilder, Origin, Program, eventually, for_both_drivers,
     python_client,
@@ -72,7 +73,8 @@ fn through_the_edge(driver: Driver) {
     let query =
         json!({"Name": "find-db", "Service": {"Service": "db", "Failover": {"Datacenters": []}}});
     agent.ask("POST", "/v1/query", &query);
-    let correlated = json!({"plugins": [{"name": "correlation-id", "config": {"header_name": "X-Seen"}}]});
+    let correlated =
+        json!({"plugins": [{"name": "correlation-id", "config": {"header_name": "X-Seen"}}]});
     let document = json!({
         "_format_version": "3.0",
         "services": [
@@ -118,7 +120,10 @@ fn through_the_edge(driver: Driver) {
         let line = page.lines().find_map(|line| line.strip_prefix(name));
         line.map_or(0, |value| value.trim().parse().expect("a number"))
     };
-    assert_eq!(count(&before, connected), count(&gateway.metrics(), connected));
+    assert_eq!(
+        count(&before, connected),
+        count(&gateway.metrics(), connected)
+    );
 
     // Somebody else's certificate, and nobody at all.
     let received = db.received().len();
@@ -136,7 +141,10 @@ fn through_the_edge(driver: Driver) {
         found.unwrap_or_else(|| panic!("{name} in {status}"))
     };
     assert_eq!(of("db.connect.consul")["instances"], 1);
-    assert_eq!(of("nobody.connect.consul")["trouble"], "there is no healthy instance");
+    assert_eq!(
+        of("nobody.connect.consul")["trouble"],
+        "there is no healthy instance"
+    );
 
     // Who may not call is told so by the other side.
     let web = Origin::echo();
@@ -255,4 +263,57 @@ fn plain_names_of_consul_resolve_to_addresses_and_ports() {
     serves(&gateway, "/plain");
     serves(&gateway, "/target");
     assert!(db.received().len() >= 2);
+}
+
+#[test]
+fn an_upgrade_keeps_the_door_for_the_mesh_open() {
+    let agent = Agent::start();
+    let origin = Origin::echo();
+    let [door] = free_ports();
+    let document = json!({"_format_version": "3.0", "services": [
+        {"name": "all", "url": origin.url(), "routes": [{"name": "all", "paths": ["/"]}]}]});
+    let gateway = edge(&agent, &document)
+        .setting(
+            "proxy_listen",
+            &format!("127.0.0.1:0, 127.0.0.1:{door} connect"),
+        )
+        .start();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, door));
+    let leaf = agent.authority.issue(&LeafKind::of("shop"));
+    let ask = move || {
+        let mut stream = call_as(address, Some(&leaf))?;
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).ok()?;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer.starts_with(b"HTTP/1.1 200").then_some(())
+    };
+    eventually("callers are served", &ask);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let load = std::thread::spawn(move || {
+        let (mut good, mut bad) = (0, 0);
+        while !stopped.load(Ordering::Relaxed) {
+            match ask() {
+                Some(()) => good += 1,
+                None => bad += 1,
+            }
+        }
+        (good, bad)
+    });
+    let upgraded = gateway.run(&["upgrade"]);
+    let told = String::from_utf8_lossy(&upgraded.stderr).into_owned();
+    // The old one ends when it has drained.
+    let pid = gateway.pid();
+    eventually("the old one has gone", || {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        (state.is_empty() || state.contains(") Z ")).then_some(())
+    });
+    stop.store(true, Ordering::Relaxed);
+    let (good, bad) = load.join().unwrap();
+    let ended = gateway.run(&["stop"]);
+    assert!(upgraded.status.success(), "{told}");
+    assert!(ended.status.success());
+    assert_eq!(bad, 0, "of {good}");
+    assert!(good > 0);
 }

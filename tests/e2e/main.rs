@@ -26,6 +26,7 @@ mod authentication;
 mod balancing;
 mod connect;
 mod connect_edge;
+mod connect_requests;
 mod declarative;
 mod durability;
 mod failures;

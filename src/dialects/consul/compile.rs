@@ -7,51 +7,24 @@ use std::sync::Arc;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::parts::Parts;
 use super::registration::{LocalApplication, MeshProtocol, PublicListener};
 use crate::model::plan::{
     BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, PathJoining, PipelineKey,
-    PlanDelta, Protocol, ProtocolSet, RoutePlan, UpstreamTlsPlan,
+    Protocol, ProtocolSet, RoutePlan, UpstreamTlsPlan,
 };
 use crate::model::route::{MatcherPlan, Precedence};
 
 /// The longest silence of an application, where the registration names none, in milliseconds.
 const READ_TIMEOUT_MS: u32 = 60_000;
 
-/// The parts of one listener, by which they can be taken away again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InboundIds {
-    pub route: Uuid,
-    pub forward: Uuid,
-    pub cluster: Uuid,
+/// The name of a service's public listener, for the routes that are for it.
+pub fn entrance(service: &str) -> String {
+    format!("inbound {service}")
 }
 
-impl InboundIds {
-    /// Those of a service's public listener: always the same.
-    pub fn of(service: &str) -> Self {
-        let id = |part: &str| {
-            let name = format!("sallyport consul inbound {part} {service}");
-            Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
-        };
-        Self {
-            route: id("route"),
-            forward: id("forward"),
-            cluster: id("cluster"),
-        }
-    }
-
-    /// What takes the parts away.
-    pub fn removal(self) -> PlanDelta {
-        let mut delta = PlanDelta::default();
-        delta.routes.insert(self.route, None);
-        delta.forwards.insert(self.forward, None);
-        delta.clusters.insert(self.cluster, None);
-        delta
-    }
-}
-
-/// The parts behind a public listener that carries requests. They take every request: a proxy has no other such listener,
-/// and the port that routes see is the one in `Host`, which is not that of the listener.
-pub fn inbound(service: &str, public: &PublicListener) -> Result<PlanDelta, String> {
+/// The parts behind a public listener that carries requests. They take every request that comes in there.
+pub fn inbound(service: &str, public: &PublicListener) -> Result<Parts, String> {
     let (host, application_port) = match &public.application {
         LocalApplication::Tcp { host, port } => (Arc::<str>::from(host.as_str()), *port),
         LocalApplication::Socket(path) => {
@@ -61,21 +34,26 @@ pub fn inbound(service: &str, public: &PublicListener) -> Result<PlanDelta, Stri
             ));
         }
     };
-    let ids = InboundIds::of(service);
+    let id = |part: &str| {
+        let name = format!("sallyport consul inbound {part} {service}");
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+    };
+    let (route_id, forward_id, cluster_id) = (id("route"), id("forward"), id("cluster"));
     let description: Arc<str> = json!({ "service": service }).to_string().into();
     let name: Arc<str> = format!("{service} (inbound)").into();
     let milliseconds =
         |duration: std::time::Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     let silence = public.request_timeout.map_or(READ_TIMEOUT_MS, milliseconds);
     let cluster = ClusterPlan {
-        id: ids.cluster,
+        id: cluster_id,
         name: Arc::clone(&name),
         endpoints: vec![EndpointPlan {
-            id: ids.cluster,
+            id: cluster_id,
             host: Arc::clone(&host),
             port: application_port,
             weight: 1,
-            rank: 0, roster: None,
+            rank: 0,
+            roster: None,
         }],
         balance: BalancePlan::RoundRobin,
         health: HealthPlan::default(),
@@ -86,14 +64,14 @@ pub fn inbound(service: &str, public: &PublicListener) -> Result<PlanDelta, Stri
         exchanges_max: None,
     };
     let forward = ForwardPlan {
-        id: ids.forward,
+        id: forward_id,
         name: Some(Arc::clone(&name)),
         // HTTP/2 without TLS is what the plan calls gRPC.
         protocol: match public.protocol {
             MeshProtocol::Http2 | MeshProtocol::Grpc => Protocol::Grpc,
             MeshProtocol::Http | MeshProtocol::Tcp => Protocol::Http,
         },
-        cluster: ids.cluster,
+        cluster: cluster_id,
         host,
         port: application_port,
         path: "/".into(),
@@ -108,13 +86,14 @@ pub fn inbound(service: &str, public: &PublicListener) -> Result<PlanDelta, Stri
     };
     let matcher = MatcherPlan {
         precedence: Precedence {
-            id: ids.route,
+            id: route_id,
             ..Precedence::default()
         },
+        entrance: Some(entrance(service)),
         ..MatcherPlan::default()
     };
     let route = RoutePlan {
-        id: ids.route,
+        id: route_id,
         name: Some(name),
         matchers: vec![matcher],
         protocols: ProtocolSet::of(&[Protocol::Http, Protocol::Https]),
@@ -124,15 +103,15 @@ pub fn inbound(service: &str, public: &PublicListener) -> Result<PlanDelta, Stri
         preserve_host: true,
         request_buffering: false,
         response_buffering: false,
-        forward: Some(ids.forward),
+        forward: Some(forward_id),
         pipeline: PipelineKey::default(),
         description,
     };
-    let mut delta = PlanDelta::default();
-    delta.clusters.insert(ids.cluster, Some(Arc::new(cluster)));
-    delta.forwards.insert(ids.forward, Some(Arc::new(forward)));
-    delta.routes.insert(ids.route, Some(Arc::new(route)));
-    Ok(delta)
+    let mut parts = Parts::default();
+    parts.clusters.insert(cluster_id, Arc::new(cluster));
+    parts.forwards.insert(forward_id, Arc::new(forward));
+    parts.routes.insert(route_id, Arc::new(route));
+    Ok(parts)
 }
 
 #[cfg(test)]
@@ -161,11 +140,12 @@ mod tests {
             connections_max: None,
         };
         let mut plan = crate::model::plan::Plan::default();
-        plan.apply(&inbound("web", &public).unwrap());
+        let parts = inbound("web", &public).unwrap();
+        plan.apply(&parts.delta_from(&Parts::default()));
         let route = plan.routes.values().next().unwrap();
         let forward = &plan.forwards[&route.forward.unwrap()];
         assert_eq!((forward.port, forward.protocol), (9000, Protocol::Grpc));
-        plan.apply(&InboundIds::of("web").removal());
+        plan.apply(&Parts::default().delta_from(&parts));
         assert_eq!(plan, crate::model::plan::Plan::default());
         let socket = PublicListener {
             application: LocalApplication::Socket("/x".to_owned()),

@@ -139,9 +139,18 @@ mod tests {
         .unwrap();
         let shown = |mode| -> Vec<String> {
             let found = gateways(&entries, mode);
-            found.iter().map(|it| format!("{}:{}", it.host, it.port)).collect()
+            found
+                .iter()
+                .map(|it| format!("{}:{}", it.host, it.port))
+                .collect()
         };
-        assert_eq!(shown(GatewayMode::Local), ["10.0.0.1:8443", "10.1.0.2:8443"]);
-        assert_eq!(shown(GatewayMode::Remote), ["192.0.2.1:8443", "192.0.2.2:443"]);
+        assert_eq!(
+            shown(GatewayMode::Local),
+            ["10.0.0.1:8443", "10.1.0.2:8443"]
+        );
+        assert_eq!(
+            shown(GatewayMode::Remote),
+            ["192.0.2.1:8443", "192.0.2.2:443"]
+        );
     }
 }

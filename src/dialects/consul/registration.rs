@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::answers::{AgentService, Upstream};
 use super::duration::duration_of;
+use super::expose::{EXPOSED_MAX, ExposedPath};
 
 /// More upstreams in one registration than this are refused.
 pub const UPSTREAMS_MAX: usize = 1_000;
@@ -130,7 +131,6 @@ pub struct Destination {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UpstreamLimits {
     pub connections_max: Option<u32>,
-    pub pending_requests_max: Option<u32>,
     pub concurrent_requests_max: Option<u32>,
 }
 
@@ -180,6 +180,8 @@ pub struct ProxyConfiguration {
     /// None when the port is 0, or when there is no application.
     pub public: Option<PublicListener>,
     pub upstreams: Vec<UpstreamConfiguration>,
+    /// Paths of the application that everybody may ask for.
+    pub exposed: Vec<ExposedPath>,
     /// What was read but has no effect.
     pub warnings: Vec<String>,
 }
@@ -201,12 +203,13 @@ impl ProxyConfiguration {
         if proxy.mode == "transparent" {
             reading.wrong("Proxy.Mode: 'transparent' is not supported, use 'direct'".to_owned());
         }
-        if proxy.expose.checks || !proxy.expose.paths.is_empty() {
+        if proxy.expose.checks {
             reading.warnings.push(
-                "Proxy.Expose has no effect: paths stay closed to callers outside the mesh"
+                "Proxy.Expose.Checks has no effect: name the paths in Proxy.Expose.Paths"
                     .to_owned(),
             );
         }
+        let exposed = reading.exposed(&proxy.expose.paths);
         let public = reading.public(service);
         if proxy.upstreams.len() > UPSTREAMS_MAX {
             reading.wrong(format!("more than {UPSTREAMS_MAX} upstreams"));
@@ -224,6 +227,7 @@ impl ProxyConfiguration {
             partition: service.partition.clone(),
             public,
             upstreams,
+            exposed,
             warnings: reading.warnings,
         })
     }
@@ -239,6 +243,20 @@ struct Reading {
 impl Reading {
     fn wrong(&mut self, what: String) {
         self.wrong.push(what);
+    }
+
+    fn exposed(&mut self, paths: &[Value]) -> Vec<ExposedPath> {
+        if paths.len() > EXPOSED_MAX {
+            self.wrong(format!("Proxy.Expose.Paths: more than {EXPOSED_MAX} paths"));
+        }
+        let mut exposed = Vec::new();
+        for path in paths.iter().take(EXPOSED_MAX) {
+            match ExposedPath::read(path) {
+                Ok(path) => exposed.push(path),
+                Err(what) => self.wrong(what),
+            }
+        }
+        exposed
     }
 
     fn public(&mut self, service: &AgentService) -> Option<PublicListener> {
@@ -457,11 +475,16 @@ impl Reading {
             self.number(limits, &place, key, 0, u64::from(u32::MAX))
                 .and_then(|number| u32::try_from(number).ok())
         };
-        UpstreamLimits {
+        let limits = UpstreamLimits {
             connections_max: limit("max_connections"),
-            pending_requests_max: limit("max_pending_requests"),
             concurrent_requests_max: limit("max_concurrent_requests"),
+        };
+        if limit("max_pending_requests").is_some() {
+            self.warnings.push(format!(
+                "{place}.max_pending_requests has no effect: no request waits for a connection"
+            ));
         }
+        limits
     }
 
     fn passive_health(

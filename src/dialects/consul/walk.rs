@@ -31,10 +31,7 @@ pub fn plain_start(chain: &DiscoveryChain) -> Result<&str, String> {
 }
 
 /// The resolvers behind a node that is no router, each with its share of the traffic; [`WHOLE`] in all.
-pub fn shares<'a>(
-    chain: &'a DiscoveryChain,
-    name: &'a str,
-) -> Result<Vec<(u32, &'a str)>, String> {
+pub fn shares<'a>(chain: &'a DiscoveryChain, name: &'a str) -> Result<Vec<(u32, &'a str)>, String> {
     let mut found = Vec::new();
     let mut open = vec![(f64::from(WHOLE), name, 0)];
     while let Some((share, name, depth)) = open.pop() {
@@ -125,9 +122,14 @@ mod tests {
     #[test]
     fn shares_add_up_and_circles_are_refused() {
         for (nodes, expected) in [
-            (r#""start":{"Type":"splitter","Splits":[{"Weight":90.5,"NextNode":"a"},{"Weight":9.5,"NextNode":"b"}]}"#,
-             vec![(9050, "a"), (950, "b")]),
-            (r#""start":{"Type":"router","Routes":[{"NextNode":"b"},{"NextNode":"a"}]}"#, vec![(WHOLE, "a")]),
+            (
+                r#""start":{"Type":"splitter","Splits":[{"Weight":90.5,"NextNode":"a"},{"Weight":9.5,"NextNode":"b"}]}"#,
+                vec![(9050, "a"), (950, "b")],
+            ),
+            (
+                r#""start":{"Type":"router","Routes":[{"NextNode":"b"},{"NextNode":"a"}]}"#,
+                vec![(WHOLE, "a")],
+            ),
         ] {
             let chain = chain(nodes);
             let start = plain_start(&chain).unwrap();

@@ -11,9 +11,11 @@
 
 mod open;
 pub mod outbound;
+pub mod requests;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsFd as _, IntoRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use boring::ssl::NameType;
+use parking_lot::Mutex;
 use pingora_core::protocols::tls::ALPN;
 use pingora_core::tls::tokio_ssl::SslStream;
 use tokio::io::AsyncWriteExt;
@@ -67,8 +70,11 @@ pub enum Carries {
         application: Application,
         connect_timeout: Duration,
     },
-    /// Requests for the snapshot's routes.
-    Requests { http2: bool },
+    /// Requests for the snapshot's routes; for those of `entrance` where there is one.
+    Requests {
+        http2: bool,
+        entrance: Option<Arc<str>>,
+    },
 }
 
 /// A listener to be opened.
@@ -119,12 +125,21 @@ pub struct MutualListener {
     pub local: SocketAddr,
     stop: watch::Sender<bool>,
     open: Arc<OpenPeers>,
+    /// A second handle to the socket, while it is open.
+    handle: Arc<Mutex<Option<OwnedFd>>>,
 }
 
 impl MutualListener {
     /// Accepts no more; connections that are open go on.
     pub fn close(&self) {
         self.stop.send_replace(true);
+        self.handle.lock().take();
+    }
+
+    /// A handle to the socket for a successor; none when it is closed.
+    pub fn handle(&self) -> io::Result<Option<OwnedFd>> {
+        let handle = self.handle.lock();
+        handle.as_ref().map(OwnedFd::try_clone).transpose()
     }
 
     /// Accepts no more and cuts what is open.
@@ -148,6 +163,15 @@ impl Drop for MutualListener {
 impl Doors {
     /// Binds and accepts from now on.
     pub fn open(&self, listen: MutualListen) -> Result<MutualListener, BindError> {
+        self.open_with(listen, None)
+    }
+
+    /// The same, with a socket that a predecessor has left instead of a new one.
+    pub fn open_with(
+        &self,
+        listen: MutualListen,
+        inherited: Option<StdListener>,
+    ) -> Result<MutualListener, BindError> {
         // The runtime's reactor takes the socket.
         let _entered = self.runtime.enter();
         let bound = bind(
@@ -161,9 +185,11 @@ impl Doors {
                 backlog: None,
                 ssl_cipher_suite: None,
             },
-            None,
+            inherited.map(IntoRawFd::into_raw_fd),
         )?;
         let local = bound.local;
+        // Without a second handle the listener works, but cannot be handed over.
+        let handle = Arc::new(Mutex::new(bound.as_fd().try_clone_to_owned().ok()));
         let (stop, stopped) = watch::channel(false);
         let open = Arc::new(OpenPeers::default());
         let reviewing = review(
@@ -190,13 +216,21 @@ impl Doors {
         self.runtime.spawn(accepting.run(bound));
         // The end of the engine is the end of the listener.
         let (ending, mut engine) = (stop.clone(), self.shutdown.clone());
+        let kept = Arc::clone(&handle);
         self.runtime.spawn(async move {
             tokio::select! {
                 _ = engine.wait_for(|end| *end) => drop(ending.send_replace(true)),
                 () = ending.closed() => {}
             }
+            // A socket that is still held would take connections that nobody serves.
+            kept.lock().take();
         });
-        Ok(MutualListener { local, stop, open })
+        Ok(MutualListener {
+            local,
+            stop,
+            open,
+            handle,
+        })
     }
 }
 
@@ -292,7 +326,10 @@ impl MutualFront {
                     }
                 }
             }
-            Carries::Requests { http2 } => {
+            Carries::Requests { http2, entrance } => {
+                if let Some(entrance) = entrance {
+                    let _ = connection.entrance.set(Arc::clone(entrance));
+                }
                 let caller = Caller::new(peer, Arc::clone(&self.listen.authority));
                 let _ = connection.caller.set(caller);
                 // Those who name no protocol on a listener for HTTP/2 know beforehand what is spoken.
@@ -335,8 +372,8 @@ impl MutualFront {
         };
         let offer = match self.listen.carries {
             Carries::Stream { .. } => Offer::Nothing,
-            Carries::Requests { http2: false } => Offer::Http1,
-            Carries::Requests { http2: true } => Offer::Http2,
+            Carries::Requests { http2: false, .. } => Offer::Http1,
+            Carries::Requests { http2: true, .. } => Offer::Http2,
         };
         let failed = |what: String| Ended::from(Refusal::Handshake(what));
         let ssl = tls

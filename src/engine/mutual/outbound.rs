@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use super::{Doors, IDLE, STUCK, connect, goodbye, handshake_refusal};
 use crate::engine::stream::copy::{self, Carried, Patience, Side};
-use crate::runtime::mutual::{DialTarget, Dialer, MutualCell, MutualTls, Refusal, RefusalCounts};
+use crate::runtime::mutual::{DialTarget, Dialer, MutualCell, MutualTls, Refusal, SecuredCounts};
 
 /// Places that are tried for one connection.
 const TARGETS_TRIED_MAX: usize = 3;
@@ -58,9 +58,9 @@ pub struct OutboundListen {
 /// What happened on a listener.
 #[derive(Debug, Default)]
 pub struct OutboundCounts {
-    pub failures: RefusalCounts,
-    /// Connections that reached their peer.
-    pub connected: AtomicU64,
+    /// Connections to peers.
+    pub peers: Arc<SecuredCounts>,
+    /// Connections of applications.
     pub open: AtomicU64,
     /// Bytes to peers.
     pub sent: AtomicU64,
@@ -243,7 +243,7 @@ async fn serve(accepted: Accepted, listen: &OutboundListen) {
     };
     let limit = listen.connections_max.unwrap_or(u32::MAX);
     if before >= u64::from(limit) {
-        counts.failures.count(&Refusal::TooMany);
+        counts.peers.failures.count(&Refusal::TooMany);
         tracing::warn!(listener = &*listen.name, limit, "too many connections");
         return;
     }
@@ -254,7 +254,7 @@ async fn serve(accepted: Accepted, listen: &OutboundListen) {
             return;
         }
     };
-    counts.connected.fetch_add(1, Ordering::Relaxed);
+    counts.peers.connected.fetch_add(1, Ordering::Relaxed);
     let carried = match accepted {
         Accepted::Tcp(mut client) => carry(&mut client, &mut upstream, &mut open.carried).await,
         Accepted::Unix(mut client) => carry(&mut client, &mut upstream, &mut open.carried).await,
@@ -279,7 +279,7 @@ async fn carry<C: Side>(
 /// Connects to the first target that can be connected to and is whom it should be.
 async fn dial(listen: &OutboundListen) -> Result<SslStream<TcpStream>, String> {
     let counts = &listen.counts;
-    let refused = |refusal: &Refusal| counts.failures.count(refusal);
+    let refused = |refusal: &Refusal| counts.peers.failures.count(refusal);
     let targets = listen
         .dialer
         .targets(TARGETS_TRIED_MAX)
@@ -290,7 +290,10 @@ async fn dial(listen: &OutboundListen) -> Result<SslStream<TcpStream>, String> {
     for target in &targets {
         let dialling = dial_one(listen, target);
         let refusal = match tokio::time::timeout(listen.connect_timeout, dialling).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                listen.dialer.report(target, true);
+                return Ok(stream);
+            }
             Ok(Err(refusal)) => refusal,
             Err(_) => {
                 let limit = listen.connect_timeout;
@@ -298,6 +301,10 @@ async fn dial(listen: &OutboundListen) -> Result<SslStream<TcpStream>, String> {
             }
         };
         refused(&refusal);
+        // Without a certificate of our own nothing is said about the peer.
+        if refusal != Refusal::NotReady {
+            listen.dialer.report(target, false);
+        }
         let (host, port, reason) = (&*target.host, target.port, refusal.label());
         tracing::warn!(
             listener = &*listen.name,

@@ -231,6 +231,7 @@ fn lookup(
         source: Some(connection.peer),
         destination: Some(connection.local),
         listening_port: connection.port,
+        entrance: None,
     };
     let found = router.find(&input)?;
     snapshot.routes.at(found.slot).map(Arc::clone)

@@ -33,7 +33,8 @@ pub(super) fn endpoint(host: &str, port: u16, weight: u32) -> EndpointPlan {
         host: host.into(),
         port,
         weight,
-        rank: 0, roster: None,
+        rank: 0,
+        roster: None,
     }
 }
 
@@ -470,4 +471,65 @@ async fn traffic_ejects_and_only_thresholds_heal() {
         expected.keys().collect::<Vec<_>>()
     );
     assert_eq!(cluster.changes().counts(), (0, 2));
+}
+
+#[tokio::test]
+async fn a_roster_gives_addresses_by_share_and_rank() {
+    use crate::runtime::roster::{Member, Members, Rosters};
+
+    let live = Live::default();
+    let resolver = NameServer::start().await.resolver();
+    let rosters = Rosters::of(&live);
+    let rostered = |name: &str, weight| EndpointPlan {
+        roster: Some(name.into()),
+        ..endpoint(name, 80, weight)
+    };
+    let plan = cluster(vec![rostered("a", 75), rostered("b", 25)]);
+    let cluster = link(plan, &live, &resolver);
+    assert!(!cluster.is_resolved());
+    assert!(cluster.pick(None, &[]).is_err());
+    let member = |host: &str, rank| Member {
+        host: host.into(),
+        port: 21000,
+        weight: 1,
+        rank,
+        secured: None,
+    };
+    let set = |name: &str, all: Vec<Member>| {
+        rosters.roster(&name.into()).set(Members {
+            all,
+            known: true,
+            trouble: None,
+        });
+    };
+    set("a", vec![member("192.0.2.1", 0), member("192.0.2.9", 1)]);
+    set("b", vec![member("192.0.2.2", 0), member("192.0.2.3", 0)]);
+    assert!(cluster.is_resolved());
+    let picks = picks(&cluster, 99);
+    assert_eq!(picks["192.0.2.1:21000"], 75);
+    assert_eq!(picks["192.0.2.2:21000"], 12);
+    assert!(!picks.contains_key("192.0.2.9:21000"));
+    set("a", vec![]);
+    set("b", vec![]);
+    assert!(matches!(
+        cluster.pick(None, &[]),
+        Err(NoEndpoint::NoneUsable)
+    ));
+}
+
+#[tokio::test]
+async fn no_more_exchanges_than_allowed() {
+    let live = Live::default();
+    let resolver = NameServer::start().await.resolver();
+    let plan = ClusterPlan {
+        exchanges_max: Some(2),
+        ..cluster(vec![endpoint("192.0.2.1", 80, 1)])
+    };
+    let cluster = link(plan, &live, &resolver);
+    let first = cluster.pick(None, &[]).unwrap();
+    let second = cluster.pick(None, &[]).unwrap();
+    assert_eq!(cluster.pick(None, &[]).unwrap_err(), NoEndpoint::TooMany(2));
+    drop(first);
+    assert!(cluster.pick(None, &[]).is_ok());
+    drop(second);
 }

@@ -93,6 +93,9 @@ pub trait Dialer: Send + Sync {
 
     /// The protocol that is named by ALPN.
     fn offer(&self) -> super::Offer;
+
+    /// What came of a try to connect to one of the targets.
+    fn report(&self, target: &DialTarget, connected: bool);
 }
 
 /// Says what callers may do on one listener.

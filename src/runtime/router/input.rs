@@ -40,6 +40,8 @@ pub struct MatchInput<'a> {
     pub destination: Option<SocketAddr>,
     /// The port that the client connected to, mapped to what the world sees (`port_maps`).
     pub listening_port: u16,
+    /// The name of the listener, where it has one.
+    pub entrance: Option<&'a str>,
 }
 
 /// A [`MatchInput`] with what several conditions need of it.

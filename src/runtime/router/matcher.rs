@@ -61,6 +61,7 @@ pub(super) struct Matcher {
     methods: Box<[Box<str>]>,
     sources: Box<[AddressPattern]>,
     destinations: Box<[AddressPattern]>,
+    entrance: Option<Box<str>>,
 }
 
 /// A linked header condition.
@@ -169,6 +170,7 @@ impl Matcher {
                 .collect(),
             sources: plan.sources.clone().into(),
             destinations: plan.destinations.clone().into(),
+            entrance: plan.entrance.as_deref().map(Into::into),
         })
     }
 
@@ -180,6 +182,7 @@ impl Matcher {
             && self.headers.is_empty()
             && self.sources.is_empty()
             && self.destinations.is_empty()
+            && self.entrance.is_none()
             && self.expression.is_none()
     }
 
@@ -274,8 +277,10 @@ impl Entry {
             return self.path_found(input.path);
         }
         let matcher = &*self.matcher;
-        let refused = (!matcher.protocols.is_empty()
-            && !matcher.protocols.contains(input.protocol))
+        let elsewhere =
+            || matcher.entrance.is_some() && matcher.entrance.as_deref() != input.entrance;
+        let refused = elsewhere()
+            || (!matcher.protocols.is_empty() && !matcher.protocols.contains(input.protocol))
             || (star_is_empty && matcher.host_reading == HostReading::SchemePort)
             || !self.ports.hold(view.port(matcher.host_reading))
             || (!matcher.methods.is_empty()

@@ -95,6 +95,7 @@ fn captures_of_the_winner() {
         source: None,
         destination: None,
         listening_port: 80,
+        entrance: None,
     };
     let found = router.find(&input("/acme/42/rest")).unwrap();
     let captures = found.path.captures(b"/acme/42/rest");

@@ -3,7 +3,8 @@
 //!
 //! Start at [`Edge::start`].
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,22 @@ const BIND_RETRY: Duration = Duration::from_millis(250);
 /// A caller that does not finish its handshake in time is closed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A listener for callers in the mesh.
+pub struct EdgeListen {
+    listen: Listen,
+    /// The socket of a predecessor, until the listener opens.
+    inherited: Mutex<Option<TcpListener>>,
+}
+
+impl EdgeListen {
+    pub fn new(listen: Listen, inherited: Option<TcpListener>) -> Self {
+        Self {
+            listen,
+            inherited: Mutex::new(inherited),
+        }
+    }
+}
+
 /// What an edge is made of.
 pub struct EdgeParts {
     /// The name in the mesh.
@@ -37,7 +54,7 @@ pub struct EdgeParts {
     pub watches: Arc<Watches>,
     pub doors: Doors,
     /// Where callers in the mesh connect; none for a gateway that only calls.
-    pub listeners: Vec<Listen>,
+    pub listeners: Vec<EdgeListen>,
     pub stale: Duration,
     /// The service that mesh gateways are registered as.
     pub gateway_service: Arc<str>,
@@ -114,20 +131,25 @@ impl Edge {
     /// Opens what is not open. True when everything is.
     fn open(&self) -> bool {
         let mut open = self.open.lock();
-        for listen in self.parts.listeners.iter().skip(open.len()) {
-            let opened = self.parts.doors.open(MutualListen {
-                name: self.parts.service.as_str().into(),
-                address: listen.address,
-                carries: Carries::Requests {
-                    http2: listen.http2,
+        for wanted in self.parts.listeners.iter().skip(open.len()) {
+            let (listen, inherited) = (&wanted.listen, wanted.inherited.lock().take());
+            let opened = self.parts.doors.open_with(
+                MutualListen {
+                    name: self.parts.service.as_str().into(),
+                    address: listen.address,
+                    carries: Carries::Requests {
+                        http2: listen.http2,
+                        entrance: None,
+                    },
+                    cell: Arc::clone(self.identity.cell()),
+                    judge: Arc::new(AnyService),
+                    authority: Arc::clone(&self.authority) as Arc<dyn PeerAuthority>,
+                    handshake_timeout: HANDSHAKE_TIMEOUT,
+                    connections_max: None,
+                    counts: Arc::clone(&self.counts),
                 },
-                cell: Arc::clone(self.identity.cell()),
-                judge: Arc::new(AnyService),
-                authority: Arc::clone(&self.authority) as Arc<dyn PeerAuthority>,
-                handshake_timeout: HANDSHAKE_TIMEOUT,
-                connections_max: None,
-                counts: Arc::clone(&self.counts),
-            });
+                inherited,
+            );
             match opened {
                 Ok(listener) => {
                     tracing::info!(service = %self.parts.service, address = %listener.local, "listener for the mesh open");
@@ -156,6 +178,15 @@ impl Edge {
             .iter()
             .map(|listener| listener.local)
             .collect()
+    }
+
+    /// Second handles to the sockets of open listeners, in the order of the settings.
+    pub fn sockets(&self) -> std::io::Result<Vec<OwnedFd>> {
+        let open = self.open.lock();
+        let handles = open
+            .iter()
+            .filter_map(|listener| listener.handle().transpose());
+        handles.collect()
     }
 
     /// Why traffic may not come yet.

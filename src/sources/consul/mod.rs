@@ -13,11 +13,13 @@
 pub mod address;
 pub mod authority;
 pub mod client;
+pub mod dialling;
 pub mod discovery;
 pub mod edge;
 pub mod identity;
 pub mod intentions;
 pub mod options;
+pub mod plan_book;
 pub mod register;
 pub mod report;
 pub mod rosters;

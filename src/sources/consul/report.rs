@@ -10,6 +10,7 @@ use super::authority::AuthorizeCounts;
 use super::identity::{MeshIdentity, unix_now};
 use super::watch::Watches;
 use crate::engine::mutual::MutualCounts;
+use crate::engine::mutual::outbound::OutboundCounts;
 use crate::runtime::mutual::SecuredCounts;
 
 /// Shows one identity and the agent behind it.
@@ -191,6 +192,68 @@ pub fn secured(page: &mut String, upstreams: &[(&str, &SecuredCounts)]) {
             let _ = writeln!(
                 page,
                 "{name}{{upstream=\"{upstream}\",reason=\"{reason}\"}} {count}"
+            );
+        }
+    }
+}
+
+/// A local listener and what happened on it.
+pub struct UpstreamCounts<'a> {
+    pub upstream: &'a str,
+    pub listen: String,
+    pub counts: &'a OutboundCounts,
+}
+
+/// What happened on local listeners.
+pub fn outbound(page: &mut String, upstreams: &[UpstreamCounts<'_>]) {
+    let mut family =
+        |name: &str, kind: &str, help: &str, value: &dyn Fn(&OutboundCounts) -> u64| {
+            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for one in upstreams {
+                let (upstream, value) = (label(one.upstream), value(one.counts));
+                let listen = label(&one.listen);
+                let _ = writeln!(
+                    page,
+                    "{name}{{upstream=\"{upstream}\",listen=\"{listen}\"}} {value}"
+                );
+            }
+        };
+    family(
+        "sallyport_connect_outbound_connected_total",
+        "counter",
+        "Connections that reached their peer",
+        &|counts| counts.peers.connected.load(Relaxed),
+    );
+    family(
+        "sallyport_connect_outbound_open",
+        "gauge",
+        "Connections of applications that are open",
+        &|counts| counts.open.load(Relaxed),
+    );
+    family(
+        "sallyport_connect_outbound_sent_bytes_total",
+        "counter",
+        "Bytes of streams to peers",
+        &|counts| counts.sent.load(Relaxed),
+    );
+    family(
+        "sallyport_connect_outbound_received_bytes_total",
+        "counter",
+        "Bytes of streams from peers",
+        &|counts| counts.received.load(Relaxed),
+    );
+    let name = "sallyport_connect_outbound_failed_total";
+    let _ = writeln!(
+        page,
+        "# HELP {name} Tries to reach a peer that failed, by reason\n# TYPE {name} counter"
+    );
+    for one in upstreams {
+        let (upstream, listen) = (label(one.upstream), label(&one.listen));
+        let failures = one.counts.peers.failures.all();
+        for (reason, count) in failures.filter(|(_, count)| *count > 0) {
+            let _ = writeln!(
+                page,
+                "{name}{{upstream=\"{upstream}\",listen=\"{listen}\",reason=\"{reason}\"}} {count}"
             );
         }
     }

@@ -95,11 +95,7 @@ impl RosterKeeper {
     }
 }
 
-fn keep(
-    kept: &Mutex<BTreeMap<Arc<str>, Kept>>,
-    parts: &SearchParts,
-    wanted: Vec<Arc<Roster>>,
-) {
+fn keep(kept: &Mutex<BTreeMap<Arc<str>, Kept>>, parts: &SearchParts, wanted: Vec<Arc<Roster>>) {
     let mut kept = kept.lock();
     kept.retain(|_, kept| kept.roster.strong_count() > 0);
     for roster in wanted {
@@ -197,9 +193,9 @@ pub(super) fn ranked(
             let weight = match share {
                 None => u64::from(instance.weight),
                 Some(0) => continue,
-                Some(share) => (u64::from(share.min(WHOLE)) * u64::from(instance.weight)
-                    / total.max(1))
-                .max(1),
+                Some(share) => {
+                    (u64::from(share.min(WHOLE)) * u64::from(instance.weight) / total.max(1)).max(1)
+                }
             };
             members.push(Member {
                 host: instance.host.as_str().into(),
@@ -213,12 +209,12 @@ pub(super) fn ranked(
     members
 }
 
-fn secured(
-    identity: &MeshIdentity,
-    counts: &Arc<SecuredCounts>,
-    instance: &Instance,
-) -> Secured {
-    let expected: Vec<String> = instance.identities.iter().map(ToString::to_string).collect();
+fn secured(identity: &MeshIdentity, counts: &Arc<SecuredCounts>, instance: &Instance) -> Secured {
+    let expected: Vec<String> = instance
+        .identities
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     Secured {
         cell: Arc::clone(identity.cell()),
         judge: Arc::new(ExpectedPeer {

@@ -132,14 +132,19 @@ impl Search {
         }
     }
 
+    /// Looks for other resolvers from now on. True if that is a change.
+    pub fn reach(&mut self, reach: Reach) -> bool {
+        let changes = self.reach != reach;
+        self.reach = reach;
+        if changes {
+            self.looked = (0, String::new());
+        }
+        changes
+    }
+
     /// Waits until something may have changed, but not longer than this.
     pub async fn changed(&self, limit: Duration) {
         let _ = tokio::time::timeout(limit, self.wakes.notify.notified()).await;
-    }
-
-    /// Wakes who waits in [`Search::changed`].
-    pub fn waker(&self) -> Arc<Notify> {
-        Arc::clone(&self.wakes.notify)
     }
 
     /// What is found at present.

@@ -8,6 +8,7 @@
 //!
 //! Start at [`Sidecar::run`].
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,13 +23,17 @@ use super::client::encode;
 use super::discovery::{Naming, decode_service};
 use super::identity::MeshIdentity;
 use super::intentions::IntentionBook;
+use super::plan_book::PlanBook;
 use super::report::MeshReport;
 use super::watch::{Style, Watch, Watches};
 use crate::dialects::consul::answers::AgentService;
-use crate::dialects::consul::compile::{self, InboundIds};
+use crate::dialects::consul::compile;
+use crate::dialects::consul::expose;
+use crate::dialects::consul::parts::Parts;
 use crate::dialects::consul::registration::{
     LocalApplication, MeshProtocol, ProxyConfiguration, PublicListener, UpstreamConfiguration,
 };
+use crate::engine::mutual::requests::{RequestListen, RequestListener};
 use crate::engine::mutual::{
     Application, Carries, Doors, MutualCounts, MutualListen, MutualListener,
 };
@@ -60,7 +65,7 @@ pub trait UpstreamRunner: Send + Sync {
 pub struct SidecarParts {
     pub watches: Arc<Watches>,
     pub doors: Doors,
-    pub plans: PlanSink,
+    pub plans: Arc<PlanBook>,
     pub upstreams: Arc<dyn UpstreamRunner>,
     pub authorize: Authorize,
     /// How long the agent's last word counts while it cannot be asked.
@@ -80,6 +85,8 @@ struct State {
     configuration: Option<ProxyConfiguration>,
     service: Option<Service>,
     public: Option<Public>,
+    /// Listeners for exposed paths, by port.
+    exposed: BTreeMap<u16, (bool, RequestListener)>,
     /// Why the newest registration is not in force.
     trouble: Option<String>,
 }
@@ -181,9 +188,11 @@ impl Sidecar {
         {
             drain(public.listener);
             if let Some(old) = &old {
-                (self.parts.plans)(&InboundIds::of(&old.service).removal());
+                let entrance = compile::entrance(&old.service);
+                self.parts.plans.enter(&entrance, Parts::default());
             }
         }
+        self.expose(&mut state, old.as_ref(), &configuration);
         let service = state.service.clone();
         drop(state);
         tracing::info!(id = %registration.id, service = %configuration.service, upstreams = configuration.upstreams.len(), "the registration is in force");
@@ -191,6 +200,61 @@ impl Sidecar {
             self.parts
                 .upstreams
                 .apply(&service.identity, &configuration.upstreams);
+        }
+    }
+
+    /// Brings listeners and routes of exposed paths in line; what cannot be opened is told.
+    fn expose(
+        &self,
+        state: &mut State,
+        old: Option<&ProxyConfiguration>,
+        new: &ProxyConfiguration,
+    ) {
+        if old.is_some_and(|old| old.exposed == new.exposed && old.public == new.public) {
+            return;
+        }
+        // Where the application and the public listener are, these paths and listeners are, too.
+        let application = match new.public.as_ref().map(|public| &public.application) {
+            Some(LocalApplication::Tcp { host, .. }) => host.as_str(),
+            _ => "127.0.0.1",
+        };
+        let bind = new.public.as_ref().map(|public| public.bind.host.as_str());
+        let host = bind.unwrap_or("127.0.0.1").trim_matches(['[', ']']);
+        self.parts
+            .plans
+            .enter("expose", expose::exposed(application, &new.exposed));
+        let wanted = expose::ports(&new.exposed);
+        // Those that stay the same stay open.
+        state
+            .exposed
+            .retain(|port, (http2, _)| wanted.get(port) == Some(&*http2));
+        for (port, http2) in wanted {
+            if state.exposed.contains_key(&port) {
+                continue;
+            }
+            let opened = match host.parse::<IpAddr>() {
+                Ok(ip) => self.parts.doors.open_requests(RequestListen {
+                    address: SocketAddr::new(ip, port),
+                    entrance: expose::entrance(port).into(),
+                    http2,
+                    connections_max: None,
+                    counts: Arc::default(),
+                }),
+                Err(_) => {
+                    tracing::error!(port, "exposed paths: '{host}' is not an IP address");
+                    continue;
+                }
+            };
+            match opened {
+                Ok(listener) => {
+                    tracing::info!(address = %listener.local, "listener for exposed paths open");
+                    state.exposed.insert(port, (http2, listener));
+                }
+                Err(error) => {
+                    tracing::error!("exposed paths: {error}: {}", error.source);
+                    state.trouble = Some(format!("exposed paths: {error}: {}", error.source));
+                }
+            }
         }
     }
 
@@ -262,12 +326,15 @@ impl Sidecar {
                 },
                 connect_timeout: public.connect_timeout,
             },
-            MeshProtocol::Http => Carries::Requests { http2: false },
-            MeshProtocol::Http2 | MeshProtocol::Grpc => Carries::Requests { http2: true },
+            protocol => Carries::Requests {
+                http2: protocol != MeshProtocol::Http,
+                entrance: Some(compile::entrance(name).into()),
+            },
         };
         if public.protocol.has_requests() {
             // Before the first request can come.
-            (self.parts.plans)(&compile::inbound(name, public)?);
+            let parts = compile::inbound(name, public)?;
+            self.parts.plans.enter(&compile::entrance(name), parts);
         }
         let listener = self
             .parts
@@ -348,6 +415,11 @@ impl Sidecar {
                 })
             });
             object.insert("public".to_owned(), json!(public));
+            let configuration = state.configuration.as_ref();
+            let warnings = configuration.map(|configuration| &configuration.warnings);
+            object.insert("warnings".to_owned(), json!(warnings));
+            let exposed: Vec<u16> = state.exposed.keys().copied().collect();
+            object.insert("exposed".to_owned(), json!(exposed));
             object.insert("upstreams".to_owned(), self.parts.upstreams.status());
         }
         status

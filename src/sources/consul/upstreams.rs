@@ -1,58 +1,65 @@
-//! The ways out of a proxy: a listener for each upstream, and where its connections lead.
+//! The ways out of a proxy: a listener for each upstream, and where its connections or requests lead.
 //!
 //! ```text
-//! upstream ─▶ discovery chain ─▶ targets in order of failover ─▶ instances of each ─▶ Dialer
-//!        └─▶ prepared query (repeated) ──────────────────────────────┘
+//! upstream ─▶ Search ─┬▶ tcp:  instances in order of failover ─▶ Dialer ─▶ bytes both ways
+//!                     └▶ http: routes and clusters ─▶ plan; instances ─▶ rosters ─▶ requests take the routes
 //! ```
 //!
-//! Connections are carried as bytes. A chain that splits or routes requests cannot be served so and is refused, as is a
-//! way through mesh gateways. Start at [`Upstreams::new`].
+//! Start at [`Upstreams::new`].
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rand::Rng;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::authority::ExpectedPeer;
-use super::client::{AgentAnswer, decode, encode};
-use super::identity::{MeshIdentity, MeshRoots, watch_roots};
+use super::dialling::{Dialling, Route, Routes};
+use super::identity::MeshIdentity;
+use super::plan_book::PlanBook;
+use super::report::{self, UpstreamCounts};
+use super::rosters::ranked;
+use super::search::{Found, OF_QUERY, Reach, Search, SearchParts};
 use super::sidecar::UpstreamRunner;
-use super::watch::{Style, Watch, Watches};
-use crate::dialects::consul::answers::{HealthEntry, QueryResult};
-use crate::dialects::consul::chain::{ChainAnswer, ChainTarget, DEPTH_MAX, DiscoveryChain};
-use crate::dialects::consul::instance::{Healthy, Instance, instances};
+use super::watch::Watches;
+use crate::dialects::consul::outbound::{LocalUpstream, Outbound};
+use crate::dialects::consul::parts::Parts;
 use crate::dialects::consul::registration::{
-    DestinationKind, GatewayMode, LocalListen, MeshProtocol, UpstreamConfiguration,
+    DestinationKind, LocalListen, MeshProtocol, UpstreamConfiguration,
 };
 use crate::engine::mutual::Doors;
 use crate::engine::mutual::outbound::{
     LocalAddress, OutboundCounts, OutboundListen, OutboundListener,
 };
-use crate::runtime::mutual::{DialTarget, Dialer, Offer};
+use crate::engine::mutual::requests::{RequestListen, RequestListener};
+use crate::runtime::mutual::{Dialer, Offer};
+use crate::runtime::roster::{Members, Roster, Rosters};
 
 /// How often a listener is tried again whose address is taken.
 const BIND_RETRY: Duration = Duration::from_millis(250);
 /// How long connections of a listener that goes may still go on.
 const DRAIN: Duration = Duration::from_secs(30);
-/// How often a prepared query is executed.
-const QUERY_EVERY: Duration = Duration::from_secs(10);
 /// How often everything is looked at again although nothing has changed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
+/// What the listeners need.
+pub struct UpstreamParts {
+    pub watches: Arc<Watches>,
+    pub doors: Doors,
+    pub plans: Arc<PlanBook>,
+    pub rosters: Arc<Rosters>,
+    /// The service that mesh gateways are registered as.
+    pub gateway_service: Arc<str>,
+}
+
 /// Runs the listeners of one proxy.
 pub struct Upstreams {
-    watches: Arc<Watches>,
-    doors: Doors,
-    running: Mutex<BTreeMap<LocalListen, Running>>,
+    parts: Arc<UpstreamParts>,
+    running: Arc<Mutex<BTreeMap<LocalListen, Running>>>,
 }
 
 struct Running {
@@ -66,27 +73,59 @@ struct Running {
 /// What the task of an upstream tells the others.
 struct Shared {
     name: String,
-    routes: ArcSwap<Routes>,
-    offer: ArcSwap<Offer>,
     counts: Arc<OutboundCounts>,
-    listener: Mutex<Option<OutboundListener>>,
-    trouble: Mutex<Option<String>>,
+    dialling: Arc<Dialling>,
+    listener: Mutex<Option<Listener>>,
+    /// Why the listener is not open.
+    unopened: Mutex<Option<String>>,
+    facts: ArcSwap<Facts>,
 }
 
-/// Where connections lead: groups of instances in the order of failover.
+/// What the status page shows.
 #[derive(Default)]
-struct Routes {
-    groups: Vec<Vec<(u32, DialTarget)>>,
-    /// Why there are none.
+struct Facts {
+    protocol: Option<MeshProtocol>,
+    /// By resolver, then in the order of failover.
+    instances: Vec<Vec<usize>>,
     trouble: Option<String>,
 }
 
+/// An open listener of either kind.
+enum Listener {
+    Bytes(OutboundListener),
+    Requests(RequestListener),
+}
+
+impl Listener {
+    fn close(&self) {
+        match self {
+            Self::Bytes(listener) => listener.close(),
+            Self::Requests(listener) => listener.close(),
+        }
+    }
+
+    fn cut(&self) {
+        match self {
+            Self::Bytes(listener) => listener.cut(),
+            Self::Requests(listener) => listener.cut(),
+        }
+    }
+
+    /// Lets what is open go on for a while.
+    fn drain(self) {
+        self.close();
+        tokio::spawn(async move {
+            tokio::time::sleep(DRAIN).await;
+            self.cut();
+        });
+    }
+}
+
 impl Upstreams {
-    pub fn new(watches: Arc<Watches>, doors: Doors) -> Arc<Self> {
+    pub fn new(parts: UpstreamParts) -> Arc<Self> {
         Arc::new(Self {
-            watches,
-            doors,
-            running: Mutex::default(),
+            parts: Arc::new(parts),
+            running: Arc::default(),
         })
     }
 
@@ -95,30 +134,47 @@ impl Upstreams {
         identity: &Arc<MeshIdentity>,
         configuration: &UpstreamConfiguration,
     ) -> Running {
+        let name = configuration.destination.name.clone();
         let shared = Arc::new(Shared {
-            name: configuration.destination.name.clone(),
-            routes: ArcSwap::default(),
-            offer: ArcSwap::from_pointee(offer_of(configuration.protocol.unwrap_or_default())),
+            dialling: Arc::new(Dialling::new(&name, configuration.passive_health)),
+            name,
             counts: Arc::default(),
             listener: Mutex::default(),
-            trouble: Mutex::default(),
+            unopened: Mutex::default(),
+            facts: ArcSwap::default(),
         });
-        let task = Task {
-            watches: Arc::clone(&self.watches),
-            doors: self.doors.clone(),
+        let search = SearchParts {
+            watches: Arc::clone(&self.parts.watches),
             identity: Arc::clone(identity),
-            roots: watch_roots(&self.watches),
+            gateway_service: Arc::clone(&self.parts.gateway_service),
+        };
+        let task = Task {
+            parts: Arc::clone(&self.parts),
+            identity: Arc::clone(identity),
             configuration: configuration.clone(),
             shared: Arc::clone(&shared),
-            wake: Arc::default(),
-            forwarders: Vec::new(),
+            rosters: BTreeMap::new(),
+            told: None,
         };
         Running {
             configuration: configuration.clone(),
             identity: Arc::clone(identity),
             shared,
-            task: tokio::spawn(task.run()).abort_handle(),
+            task: tokio::spawn(task.run(search)).abort_handle(),
         }
+    }
+
+    /// Takes the parts of a listener out of the plan when its last requests have had their time.
+    fn forget(&self, listen: &LocalListen) {
+        let (parts, running) = (Arc::clone(&self.parts), Arc::clone(&self.running));
+        let listen = listen.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(DRAIN).await;
+            let running = running.lock();
+            if !running.contains_key(&listen) {
+                parts.plans.enter(&entrance(&listen), Parts::default());
+            }
+        });
     }
 }
 
@@ -144,6 +200,9 @@ impl UpstreamRunner for Upstreams {
             if let Some(old) = running.remove(&listen) {
                 old.stop();
             }
+            if !wanted.contains_key(&listen) {
+                self.forget(&listen);
+            }
         }
         for (listen, configuration) in wanted {
             running
@@ -155,79 +214,29 @@ impl UpstreamRunner for Upstreams {
     fn status(&self) -> Value {
         let running = self.running.lock();
         let upstreams = running.values().map(|one| {
-            let routes = one.shared.routes.load();
+            let facts = one.shared.facts.load();
             json!({
                 "destination": one.configuration.destination.name,
                 "listen": show(&one.configuration.listen),
-                "instances": routes.groups.iter().map(Vec::len).collect::<Vec<_>>(),
-                "trouble": one.shared.trouble.lock().clone().or_else(|| routes.trouble.clone()),
+                "protocol": facts.protocol.map(MeshProtocol::word),
+                "instances": facts.instances,
+                "trouble": one.shared.unopened.lock().clone().or_else(|| facts.trouble.clone()),
             })
         });
         Value::Array(upstreams.collect())
     }
 
     fn metrics(&self, page: &mut String) {
-        use std::fmt::Write;
-
         let running = self.running.lock();
-        let mut family =
-            |name: &str, kind: &str, help: &str, value: &dyn Fn(&OutboundCounts) -> u64| {
-                // Writing to text cannot fail.
-                let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
-                for one in running.values() {
-                    let (upstream, value) = (label(&one.shared.name), value(&one.shared.counts));
-                    let listen = label(&show(&one.configuration.listen));
-                    let _ = writeln!(
-                        page,
-                        "{name}{{upstream=\"{upstream}\",listen=\"{listen}\"}} {value}"
-                    );
-                }
-            };
-        family(
-            "sallyport_connect_outbound_connected_total",
-            "counter",
-            "Connections that reached their peer",
-            &|counts| counts.connected.load(Relaxed),
-        );
-        family(
-            "sallyport_connect_outbound_open",
-            "gauge",
-            "Connections that are open",
-            &|counts| counts.open.load(Relaxed),
-        );
-        family(
-            "sallyport_connect_outbound_sent_bytes_total",
-            "counter",
-            "Bytes to peers",
-            &|counts| counts.sent.load(Relaxed),
-        );
-        family(
-            "sallyport_connect_outbound_received_bytes_total",
-            "counter",
-            "Bytes from peers",
-            &|counts| counts.received.load(Relaxed),
-        );
-        let name = "sallyport_connect_outbound_failed_total";
-        let _ = writeln!(
-            page,
-            "# HELP {name} Tries to reach a peer that failed, by reason\n# TYPE {name} counter"
-        );
-        for one in running.values() {
-            let upstream = label(&one.shared.name);
-            let listen = label(&show(&one.configuration.listen));
-            for (reason, count) in one
-                .shared
-                .counts
-                .failures
-                .all()
-                .filter(|(_, count)| *count > 0)
-            {
-                let _ = writeln!(
-                    page,
-                    "{name}{{upstream=\"{upstream}\",listen=\"{listen}\",reason=\"{reason}\"}} {count}"
-                );
-            }
-        }
+        let counts: Vec<UpstreamCounts<'_>> = running
+            .values()
+            .map(|one| UpstreamCounts {
+                upstream: &one.shared.name,
+                listen: show(&one.configuration.listen),
+                counts: &one.shared.counts,
+            })
+            .collect();
+        report::outbound(page, &counts);
     }
 }
 
@@ -235,15 +244,10 @@ impl Running {
     /// Accepts no more, and lets what is open go on for a while.
     fn stop(self) {
         self.task.abort();
-        let Some(listener) = self.shared.listener.lock().take() else {
-            return;
-        };
-        tracing::info!(upstream = %self.shared.name, listen = %show(&self.configuration.listen), "upstream listener closed");
-        listener.close();
-        tokio::spawn(async move {
-            tokio::time::sleep(DRAIN).await;
-            listener.cut();
-        });
+        if let Some(listener) = self.shared.listener.lock().take() {
+            tracing::info!(upstream = %self.shared.name, listen = %show(&self.configuration.listen), "upstream listener closed");
+            listener.drain();
+        }
     }
 }
 
@@ -253,368 +257,218 @@ impl Drop for Running {
     }
 }
 
-impl Dialer for Shared {
-    fn targets(&self, most: usize) -> Result<Vec<DialTarget>, String> {
-        let routes = self.routes.load();
-        let mut chosen: Vec<DialTarget> = Vec::new();
-        for group in &routes.groups {
-            let mut left: Vec<&(u32, DialTarget)> = group.iter().collect();
-            while chosen.len() < most && !left.is_empty() {
-                let index = draw(&left);
-                chosen.push(left.swap_remove(index).1.clone());
-            }
-        }
-        match chosen.is_empty() {
-            false => Ok(chosen),
-            true => Err(match &routes.trouble {
-                Some(trouble) => trouble.clone(),
-                None => format!("'{}' has no healthy instance", self.name),
-            }),
-        }
-    }
-
-    fn offer(&self) -> Offer {
-        **self.offer.load()
-    }
-}
-
-/// An index by chance, in the proportion of the weights.
-fn draw(left: &[&(u32, DialTarget)]) -> usize {
-    let total: u64 = left.iter().map(|(weight, _)| u64::from(*weight)).sum();
-    let mut ticket = rand::rng().random_range(0..total.max(1));
-    for (index, (weight, _)) in left.iter().enumerate() {
-        let weight = u64::from(*weight);
-        if ticket < weight {
-            return index;
-        }
-        ticket -= weight;
-    }
-    0
-}
-
 /// The task behind an upstream.
 struct Task {
-    watches: Arc<Watches>,
-    doors: Doors,
+    parts: Arc<UpstreamParts>,
     identity: Arc<MeshIdentity>,
-    roots: Arc<Watch<MeshRoots>>,
     configuration: UpstreamConfiguration,
     shared: Arc<Shared>,
-    wake: Arc<Notify>,
-    /// They wake this task when something that it watches changes.
-    forwarders: Vec<AbortHandle>,
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        for forwarder in &self.forwarders {
-            forwarder.abort();
-        }
-    }
-}
-
-/// Instances of one target, watched.
-struct Group {
-    target: ChainTarget,
-    watch: Arc<Watch<Vec<HealthEntry>>>,
+    /// Held, so that what is known stays.
+    rosters: BTreeMap<Arc<str>, Arc<Roster>>,
+    /// The trouble that the log knows about.
+    told: Option<String>,
 }
 
 impl Task {
-    async fn run(mut self) {
-        let roots = Arc::clone(&self.roots);
-        self.forward(&roots);
+    async fn run(mut self, search: SearchParts) {
         let destination = self.configuration.destination.clone();
-        let name = encode(&destination.name);
-        match destination.kind {
-            DestinationKind::Service => {
-                let mut target = format!("/v1/discovery-chain/{name}");
-                if !destination.datacenter.is_empty() {
-                    target = format!("{target}?compile-dc={}", encode(&destination.datacenter));
-                }
-                if !destination.namespace.is_empty() {
-                    let separator = if target.contains('?') { '&' } else { '?' };
-                    target = format!("{target}{separator}ns={}", encode(&destination.namespace));
-                }
-                let chain = self.watches.watch(&target, Style::Index, decode_chain);
-                self.forward(&chain);
-                self.follow_chain(&chain).await;
+        let mut search = Search::start(
+            search,
+            &destination,
+            self.configuration.gateway,
+            Reach::Plain,
+        );
+        loop {
+            let mut found = search.look();
+            let protocol = self.protocol(&found);
+            let requests = protocol.is_some_and(|it| self.carries_requests(it));
+            let reach = if requests { Reach::All } else { Reach::Plain };
+            if search.reach(reach) {
+                found = search.look();
             }
-            DestinationKind::PreparedQuery => {
-                let mut target = format!("/v1/query/{name}/execute?connect=true");
-                if !destination.datacenter.is_empty() {
-                    target = format!("{target}&dc={}", encode(&destination.datacenter));
-                }
-                let style = Style::Poll(QUERY_EVERY);
-                let query = self.watches.watch(&target, style, decode_query);
-                self.forward(&query);
-                self.follow_query(&query).await;
+            if let Some(protocol) = protocol {
+                let trouble = match requests {
+                    true => self.lead_requests(protocol, &found),
+                    false => self.lead_bytes(protocol, &found),
+                };
+                self.tell(protocol, &found, trouble);
+                self.open(protocol, requests);
+            } else if let Some(trouble) = &found.trouble {
+                // Nothing is known of it yet, not even its protocol.
+                self.tell_trouble(Some(trouble.clone()));
             }
+            let pause = match self.shared.listener.lock().is_some() || protocol.is_none() {
+                true => LOOK_EVERY,
+                false => BIND_RETRY,
+            };
+            search.changed(pause).await;
         }
     }
 
-    /// Wakes the task with every change.
-    fn forward<T: Send + Sync + 'static>(&mut self, watch: &Watch<T>) {
-        let (mut changes, wake) = (watch.changes(), Arc::clone(&self.wake));
-        let task = tokio::spawn(async move {
-            while changes.changed().await.is_ok() {
-                wake.notify_one();
+    /// What is spoken; none while nobody has said.
+    fn protocol(&self, found: &Found) -> Option<MeshProtocol> {
+        if self.configuration.protocol.is_some() {
+            return self.configuration.protocol;
+        }
+        match (self.configuration.destination.kind, &found.chain) {
+            (DestinationKind::PreparedQuery, _) => Some(MeshProtocol::Tcp),
+            (DestinationKind::Service, Some(chain)) => {
+                Some(MeshProtocol::from_word(&chain.protocol).unwrap_or_default())
             }
+            (DestinationKind::Service, None) => None,
+        }
+    }
+
+    /// Are requests looked at? Not those of sockets in the file system, which are carried as bytes.
+    fn carries_requests(&self, protocol: MeshProtocol) -> bool {
+        protocol.has_requests() && matches!(self.configuration.listen, LocalListen::Tcp(_))
+    }
+
+    /// Routes, clusters and members for what is found. Gives what is wrong.
+    fn lead_requests(&mut self, protocol: MeshProtocol, found: &Found) -> Option<String> {
+        let entrance = entrance(&self.configuration.listen);
+        if self.configuration.destination.kind == DestinationKind::Service && found.chain.is_none()
+        {
+            return found.trouble.clone();
+        }
+        let upstream = LocalUpstream {
+            entrance: &entrance,
+            name: &self.shared.name,
+            protocol,
+            connect_timeout: self.configuration.connect_timeout,
+            limits: self.configuration.limits,
+            passive_health: self.configuration.passive_health,
+        };
+        let made = match Outbound::compile(upstream, found.chain.as_deref(), OF_QUERY) {
+            Ok(made) => made,
+            // What served so far goes on.
+            Err(wrong) => return Some(wrong),
+        };
+        let mut rosters = BTreeMap::new();
+        for resolver in &found.resolvers {
+            let Some(name) = made.rosters.get(&resolver.name) else {
+                continue;
+            };
+            let roster = self.parts.rosters.roster(name);
+            let peers = &self.shared.counts.peers;
+            roster.set(Members {
+                all: ranked(&self.identity, peers, &resolver.groups, None),
+                known: found.known,
+                trouble: found.trouble.clone(),
+            });
+            rosters.insert(Arc::clone(name), roster);
+        }
+        // Members first: the routes find them.
+        self.parts.plans.enter(&entrance, made.parts);
+        self.rosters = rosters;
+        found.trouble.clone()
+    }
+
+    fn lead_bytes(&mut self, protocol: MeshProtocol, found: &Found) -> Option<String> {
+        let entrance = entrance(&self.configuration.listen);
+        self.parts.plans.enter(&entrance, Parts::default());
+        let offer = match protocol {
+            MeshProtocol::Tcp => Offer::Nothing,
+            MeshProtocol::Http => Offer::Http1,
+            MeshProtocol::Http2 | MeshProtocol::Grpc => Offer::Http2,
+        };
+        let routes = found.resolvers.iter().map(Route::of).collect();
+        self.shared.dialling.lead(Routes {
+            routes,
+            offer,
+            trouble: found.trouble.clone(),
         });
-        self.forwarders.push(task.abort_handle());
+        found.trouble.clone()
     }
 
-    async fn wait(&self) {
-        let pause = match self.shared.listener.lock().is_some() {
-            true => LOOK_EVERY,
-            false => BIND_RETRY,
-        };
-        let _ = tokio::time::timeout(pause, self.wake.notified()).await;
+    fn tell(&mut self, protocol: MeshProtocol, found: &Found, trouble: Option<String>) {
+        let counts = found.resolvers.iter();
+        let instances = counts.map(|one| one.groups.iter().map(Vec::len).collect());
+        self.shared.facts.store(Arc::new(Facts {
+            protocol: Some(protocol),
+            instances: instances.collect(),
+            trouble: trouble.clone(),
+        }));
+        self.tell_trouble(trouble);
     }
 
-    async fn follow_query(&mut self, query: &Watch<QueryResult>) {
-        loop {
-            self.open();
-            let known = query.known();
-            let routes = match (&known.value, &known.trouble) {
-                (Some(result), _) => {
-                    let found =
-                        self.instances(&result.nodes, &result.service, Healthy::PassingAndWarning);
-                    Routes {
-                        groups: vec![self.group(found, None)],
-                        trouble: None,
-                    }
-                }
-                (None, Some(trouble)) => Routes {
-                    groups: Vec::new(),
-                    trouble: Some(trouble.error.to_string()),
-                },
-                (None, None) => Routes::default(),
-            };
-            self.shared.routes.store(Arc::new(routes));
-            self.wait().await;
-        }
-    }
-
-    async fn follow_chain(&mut self, chain: &Watch<DiscoveryChain>) {
-        let mut version = 0;
-        let mut groups: Result<Vec<Group>, String> = Ok(Vec::new());
-        loop {
-            self.open();
-            let known = chain.known();
-            if let Some(compiled) = known.value.as_ref().filter(|_| known.version != version) {
-                version = known.version;
-                self.take_protocol(compiled);
-                groups = self.groups(compiled);
-                if let Err(trouble) = &groups {
-                    tracing::error!(upstream = %self.shared.name, "{trouble}");
-                }
+    fn tell_trouble(&mut self, trouble: Option<String>) {
+        if self.told != trouble {
+            if let Some(trouble) = &trouble {
+                tracing::error!(upstream = %self.shared.name, "{trouble}");
             }
-            let trouble = known
-                .trouble
-                .as_ref()
-                .map(|trouble| trouble.error.to_string());
-            let routes = match &groups {
-                Err(trouble) => Routes {
-                    groups: Vec::new(),
-                    trouble: Some(trouble.clone()),
-                },
-                Ok(groups) => Routes {
-                    groups: groups.iter().map(|group| self.of_group(group)).collect(),
-                    trouble: trouble.filter(|_| known.value.is_none()),
-                },
-            };
-            self.shared.routes.store(Arc::new(routes));
-            self.wait().await;
+            self.told = trouble;
         }
     }
 
-    fn take_protocol(&self, chain: &DiscoveryChain) {
-        let protocol = self
-            .configuration
-            .protocol
-            .or_else(|| MeshProtocol::from_word(&chain.protocol))
-            .unwrap_or_default();
-        self.shared.offer.store(Arc::new(offer_of(protocol)));
-    }
-
-    /// The targets of a chain in the order of failover, each watched from now on.
-    fn groups(&mut self, chain: &DiscoveryChain) -> Result<Vec<Group>, String> {
-        let targets = targets_of(chain)?;
-        let mut groups = Vec::new();
-        for target in targets {
-            self.check_way(chain, &target)?;
-            let mut asked = format!("/v1/health/connect/{}?cached", encode(&target.service));
-            let parts = [
-                ("dc", &target.datacenter),
-                ("ns", &target.namespace),
-                ("partition", &target.partition),
-                ("filter", &target.subset.filter),
-            ];
-            for (name, value) in parts {
-                let is_default = matches!(name, "ns" | "partition") && value == "default";
-                if !value.is_empty() && !is_default {
-                    asked = format!("{asked}&{name}={}", encode(value));
-                }
-            }
-            let watch = self.watches.watch(&asked, Style::Index, decode_health);
-            self.forward(&watch);
-            groups.push(Group { target, watch });
-        }
-        Ok(groups)
-    }
-
-    /// Can the target be reached without help?
-    fn check_way(&self, chain: &DiscoveryChain, target: &ChainTarget) -> Result<(), String> {
-        let service = &target.service;
-        if !target.peer.is_empty() {
-            return Err(format!(
-                "'{service}' of peer '{}' cannot be reached: the agent does not tell the certificates of peered clusters",
-                target.peer
-            ));
-        }
-        let written = match target.mesh_gateway.mode.as_str() {
-            "local" => Some(GatewayMode::Local),
-            "remote" => Some(GatewayMode::Remote),
-            "none" => Some(GatewayMode::Direct),
-            _ => None,
-        };
-        let mode = self.configuration.gateway.or(written).unwrap_or_default();
-        let elsewhere = !target.datacenter.is_empty() && target.datacenter != chain.datacenter;
-        match elsewhere && mode != GatewayMode::Direct {
-            true => Err(format!(
-                "'{service}' in '{}' is behind mesh gateways, which are not supported, use MeshGateway mode 'none'",
-                target.datacenter
-            )),
-            false => Ok(()),
-        }
-    }
-
-    fn of_group(&self, group: &Group) -> Vec<(u32, DialTarget)> {
-        let known = group.watch.known();
-        let healthy = match group.target.subset.only_passing {
-            true => Healthy::Passing,
-            false => Healthy::PassingAndWarning,
-        };
-        let Some(entries) = &known.value else {
-            return Vec::new();
-        };
-        if entries.is_empty() && known.filtered {
-            tracing::warn!(upstream = %self.shared.name, service = %group.target.service, "the token may not see the instances");
-        }
-        let found = self.instances(entries, &group.target.service, healthy);
-        self.group(found, Some(&group.target.sni))
-    }
-
-    fn instances(&self, entries: &[HealthEntry], asked: &str, healthy: Healthy) -> Vec<Instance> {
-        let roots = self.roots.known().value;
-        let trust_domain = roots.as_ref().map_or("", |roots| &roots.trust_domain);
-        let (found, skipped) = instances(entries, asked, trust_domain, healthy);
-        for skipped in skipped {
-            tracing::warn!(upstream = %self.shared.name, instance = %skipped.id, "left out: {}", skipped.why);
-        }
-        found
-    }
-
-    fn group(&self, found: Vec<Instance>, sni: Option<&str>) -> Vec<(u32, DialTarget)> {
-        let sni = sni.filter(|sni| !sni.is_empty());
-        let target = |instance: Instance| {
-            let name = instance.server_name.as_deref().or(sni);
-            let target = DialTarget {
-                host: instance.host.into(),
-                port: instance.port,
-                server_name: name.map(Into::into),
-                judge: Arc::new(ExpectedPeer {
-                    identities: instance.identities,
-                }),
-            };
-            (instance.weight, target)
-        };
-        found.into_iter().map(target).collect()
-    }
-
-    /// Opens the listener if it is not open.
-    fn open(&self) {
+    /// Opens the listener if it is not open, or is one of the other kind.
+    fn open(&self, protocol: MeshProtocol, requests: bool) {
         let mut slot = self.shared.listener.lock();
-        if slot.is_some() {
-            return;
+        match &*slot {
+            Some(Listener::Requests(_)) if requests => return,
+            Some(Listener::Bytes(_)) if !requests => return,
+            _ => {}
         }
-        let opened = address_of(&self.configuration.listen).and_then(|address| {
-            self.doors
-                .open_outbound(OutboundListen {
-                    name: self.shared.name.as_str().into(),
-                    address,
-                    cell: Arc::clone(self.identity.cell()),
-                    dialer: Arc::clone(&self.shared) as Arc<dyn Dialer>,
-                    connect_timeout: self.configuration.connect_timeout,
-                    connections_max: self.configuration.limits.connections_max,
-                    counts: Arc::clone(&self.shared.counts),
-                })
-                .map_err(|error| format!("cannot listen: {error}"))
-        });
-        let mut trouble = self.shared.trouble.lock();
+        if let Some(old) = slot.take() {
+            old.drain();
+        }
+        let opened = match requests {
+            true => self.open_requests(protocol),
+            false => self.open_bytes(),
+        };
+        let mut unopened = self.shared.unopened.lock();
         let listen = show(&self.configuration.listen);
         match opened {
             Ok(listener) => {
-                tracing::info!(upstream = %self.shared.name, listen, "upstream listener open");
+                tracing::info!(upstream = %self.shared.name, listen, protocol = protocol.word(), "upstream listener open");
                 *slot = Some(listener);
-                *trouble = None;
+                *unopened = None;
             }
             Err(what) => {
-                if trouble.as_deref() != Some(&what) {
+                if unopened.as_deref() != Some(&what) {
                     tracing::error!(upstream = %self.shared.name, listen, "{what}");
-                    *trouble = Some(what);
+                    *unopened = Some(what);
                 }
             }
         }
     }
+
+    fn open_bytes(&self) -> Result<Listener, String> {
+        let address = address_of(&self.configuration.listen)?;
+        let opened = self.parts.doors.open_outbound(OutboundListen {
+            name: self.shared.name.as_str().into(),
+            address,
+            cell: Arc::clone(self.identity.cell()),
+            dialer: Arc::clone(&self.shared.dialling) as Arc<dyn Dialer>,
+            connect_timeout: self.configuration.connect_timeout,
+            connections_max: self.configuration.limits.connections_max,
+            counts: Arc::clone(&self.shared.counts),
+        });
+        opened
+            .map(Listener::Bytes)
+            .map_err(|error| format!("cannot listen: {error}"))
+    }
+
+    fn open_requests(&self, protocol: MeshProtocol) -> Result<Listener, String> {
+        let LocalAddress::Tcp(address) = address_of(&self.configuration.listen)? else {
+            return Err("requests need a listener with a port".to_owned());
+        };
+        let opened = self.parts.doors.open_requests(RequestListen {
+            address,
+            entrance: entrance(&self.configuration.listen).into(),
+            http2: protocol != MeshProtocol::Http,
+            connections_max: self.configuration.limits.connections_max,
+            counts: Arc::clone(&self.shared.counts),
+        });
+        opened
+            .map(Listener::Requests)
+            .map_err(|error| format!("cannot listen: {}", error.source))
+    }
 }
 
-/// The targets of a chain that carries bytes, in the order of failover.
-fn targets_of(chain: &DiscoveryChain) -> Result<Vec<ChainTarget>, String> {
-    let mut name = chain.start_node.as_str();
-    for _ in 0..DEPTH_MAX {
-        let node = chain
-            .nodes
-            .get(name)
-            .ok_or_else(|| format!("the discovery chain has no node '{name}'"))?;
-        match (
-            node.kind.as_str(),
-            node.splits.as_slice(),
-            node.routes.as_slice(),
-        ) {
-            ("splitter", [only], _) => name = &only.next_node,
-            ("router", _, [only]) => name = &only.next_node,
-            ("resolver", ..) => {
-                let resolver = node
-                    .resolver
-                    .as_ref()
-                    .ok_or("the discovery chain has a resolver without content")?;
-                let failover = resolver.failover.iter().flat_map(|way| &way.targets);
-                return std::iter::once(&resolver.target)
-                    .chain(failover)
-                    .map(|id| {
-                        let target = chain.targets.get(id).cloned();
-                        target.ok_or_else(|| format!("the discovery chain has no target '{id}'"))
-                    })
-                    .collect();
-            }
-            (kind, ..) => {
-                return Err(format!(
-                    "the discovery chain of '{}' has a {kind}, which needs requests to be looked at; this is not supported for local upstreams",
-                    chain.service_name
-                ));
-            }
-        }
-    }
-    Err("the discovery chain does not end".to_owned())
-}
-
-fn offer_of(protocol: MeshProtocol) -> Offer {
-    match protocol {
-        MeshProtocol::Tcp => Offer::Nothing,
-        MeshProtocol::Http => Offer::Http1,
-        MeshProtocol::Http2 | MeshProtocol::Grpc => Offer::Http2,
-    }
+/// The name of a listener, for the routes that are for it.
+fn entrance(listen: &LocalListen) -> String {
+    format!("outbound {}", show(listen))
 }
 
 fn address_of(listen: &LocalListen) -> Result<LocalAddress, String> {
@@ -643,57 +497,5 @@ fn show(listen: &LocalListen) -> String {
         }
         LocalListen::Tcp(bind) => format!("{}:{}", bind.host, bind.port),
         LocalListen::Socket { path, .. } => format!("unix:{path}"),
-    }
-}
-
-fn label(text: &str) -> String {
-    text.replace(['"', '\\', '\n'], "_")
-}
-
-fn decode_chain(answer: &AgentAnswer) -> Result<DiscoveryChain, String> {
-    decode::<ChainAnswer>(&answer.body).map(|answer| answer.chain)
-}
-
-fn decode_query(answer: &AgentAnswer) -> Result<QueryResult, String> {
-    decode(&answer.body)
-}
-
-fn decode_health(answer: &AgentAnswer) -> Result<Vec<HealthEntry>, String> {
-    decode(&answer.body)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    fn chain(nodes: &str) -> DiscoveryChain {
-        let text = format!(
-            r#"{{"ServiceName":"db","StartNode":"start","Nodes":{{{nodes}}},
-                "Targets":{{"t1":{{"ID":"t1","Service":"db"}},"t2":{{"ID":"t2","Service":"db-far"}}}}}}"#
-        );
-        serde_json::from_str(&text).unwrap()
-    }
-
-    #[test]
-    fn failover_comes_in_order() {
-        let names = |nodes: &str| {
-            targets_of(&chain(nodes)).map(|targets| {
-                targets
-                    .into_iter()
-                    .map(|target| target.service)
-                    .collect::<Vec<_>>()
-            })
-        };
-        let with_failover = r#""start":{"Type":"resolver","Resolver":{"Target":"t1","Failover":{"Targets":["t2"]}}}"#;
-        assert_eq!(names(with_failover).unwrap(), ["db", "db-far"]);
-        for bad in [
-            r#""start":{"Type":"resolver","Resolver":{"Target":"t9"}}"#,
-            r#""start":{"Type":"splitter","Splits":[{"Weight":50,"NextNode":"a"},{"Weight":50,"NextNode":"b"}]}"#,
-            r#""start":{"Type":"splitter","Splits":[{"Weight":100,"NextNode":"start"}]}"#,
-            r#""other":{}"#,
-        ] {
-            assert!(names(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -115,7 +115,9 @@ impl TargetWatch {
             tracing::warn!(%service, instance = %skipped.id, "left out: {}", skipped.why);
         }
         let mut trouble = match entries.is_empty() && known.filtered {
-            true => Some(format!("the token may not see the instances of '{service}'")),
+            true => Some(format!(
+                "the token may not see the instances of '{service}'"
+            )),
             false => None,
         };
         let sni = Some(&self.target.sni).filter(|sni| !sni.is_empty());
@@ -146,7 +148,10 @@ impl TargetWatch {
 
 impl Here {
     fn gateways(&self, datacenter: &str) -> Arc<Watch<Vec<HealthEntry>>> {
-        let mut asked = format!("/v1/health/service/{}?cached", encode(&self.gateway_service));
+        let mut asked = format!(
+            "/v1/health/service/{}?cached",
+            encode(&self.gateway_service)
+        );
         if !datacenter.is_empty() {
             asked = format!("{asked}&dc={}", encode(datacenter));
         }

@@ -392,6 +392,11 @@ impl Running {
         }
     }
 
+    /// Where its status listener is.
+    pub(crate) fn status_address(&self) -> SocketAddr {
+        self.status.expect("our own proxy")
+    }
+
     /// Waits until traffic may come.
     pub(crate) fn ready(self) -> Self {
         let status = self.status.expect("our own proxy");

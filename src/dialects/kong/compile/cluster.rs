@@ -53,16 +53,15 @@ pub fn compile_clusters(
     let edits = touched
         .into_iter()
         .map(|id| {
-            let plan =
-                after
-                    .row(EntityKind::Upstream, id)
-                    .and_then(|row| match cluster(after, row, mesh, &mut findings) {
-                        Ok(plan) => Some(Arc::new(plan)),
-                        Err(finding) => {
-                            findings.push(finding);
-                            None
-                        }
-                    });
+            let plan = after.row(EntityKind::Upstream, id).and_then(|row| {
+                match cluster(after, row, mesh, &mut findings) {
+                    Ok(plan) => Some(Arc::new(plan)),
+                    Err(finding) => {
+                        findings.push(finding);
+                        None
+                    }
+                }
+            });
             (id, plan)
         })
         .collect();
@@ -449,6 +448,57 @@ mod tests {
             let (edits, findings) = compile_clusters(&set, &difference(&set), false);
             assert_eq!(findings, []);
             assert_eq!(edits[&id("u")].clone().unwrap().balance, expected);
+        }
+    }
+
+    #[test]
+    fn names_of_the_mesh_lead_to_rosters() {
+        let tagged = json!({"tags": ["consul-connect"]});
+        let cases = [
+            (
+                "db",
+                tagged.clone(),
+                vec![],
+                true,
+                Some(vec!["db.connect.consul"]),
+            ),
+            (
+                "u",
+                tagged.clone(),
+                vec!["db:80", "web.connect.dc2.consul"],
+                true,
+                Some(vec!["db.connect.consul", "web.connect.dc2.consul"]),
+            ),
+            (
+                "u",
+                json!({}),
+                vec!["q.query.consul:1"],
+                true,
+                Some(vec!["q.query.consul"]),
+            ),
+            (
+                "u",
+                json!({}),
+                vec!["q.query.consul:1"],
+                false,
+                Some(vec![]),
+            ),
+            ("a.b", tagged, vec![], true, None),
+        ];
+        for (name, extra, targets, mesh, expected) in cases {
+            let mut set = EntitySet::new();
+            put(&mut set, EntityKind::Upstream, "u", upstream(name, extra));
+            for text in &targets {
+                put(&mut set, EntityKind::Target, text, target("u", text, 10));
+            }
+            let (edits, _) = compile_clusters(&set, &difference(&set), mesh);
+            let rosters = edits[&id("u")].as_ref().map(|plan| {
+                let rosters = plan.endpoints.iter().filter_map(|it| it.roster.as_deref());
+                let mut rosters: Vec<&str> = rosters.collect();
+                rosters.sort_unstable();
+                rosters
+            });
+            assert_eq!(rosters, expected, "{name} {targets:?}");
         }
     }
 

@@ -83,6 +83,7 @@ pub(crate) fn find(
         source: Some(connection.peer),
         destination: Some(connection.local),
         listening_port: connection.port,
+        entrance: None,
     };
     let found = snapshot.router.find(&input)?;
     let route = snapshot.routes.at(found.slot)?;

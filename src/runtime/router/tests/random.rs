@@ -205,6 +205,7 @@ impl Request {
             source: Some(self.source),
             destination: None,
             listening_port: self.listening_port,
+            entrance: None,
         };
         router
             .find(&input)
