@@ -120,10 +120,8 @@ fn through_the_edge(driver: Driver) {
         let line = page.lines().find_map(|line| line.strip_prefix(name));
         line.map_or(0, |value| value.trim().parse().expect("a number"))
     };
-    assert_eq!(
-        count(&before, connected),
-        count(&gateway.metrics(), connected)
-    );
+    let made = count(&gateway.metrics(), connected) - count(&before, connected);
+    assert!(made <= 5, "{made} connections for 20 requests");
 
     // Somebody else's certificate, and nobody at all.
     let received = db.received().len();

@@ -32,6 +32,8 @@ use crate::model::route::{ExpressionText, MatcherPlan, Precedence};
 const ROUTES_MAX: usize = 1_000;
 /// The longest silence of an upstream, where nobody names one, in milliseconds.
 const READ_TIMEOUT_MS: u32 = 60_000;
+/// Further tries where the router names no number.
+const RETRIES: u16 = 2;
 /// The port that applications see none of.
 const PORT: u16 = 80;
 /// Places on a ring of consistent hashing.
@@ -283,13 +285,10 @@ fn milliseconds(duration: Duration) -> u32 {
         .max(1)
 }
 
-/// Further tries. Without a word about retries there are none, as there are none of Envoy's.
+/// Further tries. Without a word about them as many as connections have: what was not sent may go elsewhere.
 fn retries(destination: &RouteDestination) -> u16 {
-    let wanted = destination.retry_on_connect_failure
-        || !destination.retry_on_status_codes.is_empty()
-        || !destination.retry_on.is_empty();
     match destination.num_retries {
-        0 => u16::from(wanted),
+        0 => RETRIES,
         number => u16::try_from(number).unwrap_or(u16::MAX),
     }
 }

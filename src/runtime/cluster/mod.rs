@@ -148,18 +148,23 @@ impl Cluster {
         for endpoint in &plan.endpoints {
             endpoint::check(&plan, endpoint)?;
         }
+        // Held from before the first roster is asked for: cluster and keeper meet in it.
+        let has_roster = plan.endpoints.iter().any(|it| it.roster.is_some());
+        let rosters = has_roster.then(|| Rosters::of(live));
         let sources: Box<[Source]> = plan
             .endpoints
             .iter()
-            .map(|endpoint| match (&endpoint.roster, endpoint.host.parse()) {
-                (Some(name), _) => Source::Roster(Rosters::of(live).roster(name)),
-                (None, Ok(address)) => Source::Literal(address),
-                (None, Err(_)) => Source::Name(resolver.name(&endpoint.host)),
+            .map(|endpoint| {
+                let roster = rosters.as_ref().zip(endpoint.roster.as_ref());
+                match (roster, endpoint.host.parse()) {
+                    (Some((rosters, name)), _) => Source::Roster(rosters.roster(name)),
+                    (None, Ok(address)) => Source::Literal(address),
+                    (None, Err(_)) => Source::Name(resolver.name(&endpoint.host)),
+                }
             })
             .collect();
-        let has_roster = |source: &Source| matches!(source, Source::Roster(_));
-        let rostered = sources.iter().any(has_roster).then(|| Rostered {
-            _rosters: Rosters::of(live),
+        let rostered = rosters.map(|rosters| Rostered {
+            _rosters: rosters,
             resolver: Arc::clone(resolver),
             names: Mutex::default(),
         });
