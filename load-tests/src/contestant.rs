@@ -6,11 +6,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::mesh::{self, Hop, MeshGround};
 use crate::net;
-use crate::origin::{nginx_http_common, nginx_preamble, start_nginx};
+use crate::origin::{load_stream_module, nginx_http_common, nginx_preamble, start_nginx};
 use crate::process::{self, PROXY_CORE, Running};
 use crate::tls::CertificateFiles;
 
@@ -25,6 +26,10 @@ pub(crate) enum Program {
     Nginx,
     Haproxy,
     Bare,
+    /// The proxy that comes with Consul; only in the mesh.
+    BuiltIn,
+    /// Nobody: what the same way costs without a proxy; only in the mesh.
+    Direct,
     Sallyport,
 }
 
@@ -34,6 +39,8 @@ impl fmt::Display for Program {
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::Bare => "bare Pingora",
+            Self::BuiltIn => "Consul's proxy",
+            Self::Direct => "direct",
             Self::Sallyport => "Sallyport",
         })
     }
@@ -50,6 +57,8 @@ pub(crate) enum Setup {
     Plugins,
     /// Connections carried as bytes, whatever they mean: TCP, and TLS that ends at the proxy.
     Stream,
+    /// A proxy of a service mesh; see [`mesh`].
+    Mesh(Hop),
 }
 
 impl Setup {
@@ -60,7 +69,9 @@ impl Setup {
                 let number = MANY_ROUTES / 2;
                 (host_of(number), format!("{}/small", path_of(number)).into())
             }
-            Self::Plain | Self::Plugins | Self::Stream => ("localhost".to_owned(), path.into()),
+            Self::Plain | Self::Plugins | Self::Stream | Self::Mesh(_) => {
+                ("localhost".to_owned(), path.into())
+            }
         }
     }
 }
@@ -71,7 +82,10 @@ pub(crate) struct Contestant {
     pub(crate) setup: Setup,
     pub(crate) plain: SocketAddr,
     pub(crate) tls: SocketAddr,
-    pub(crate) running: Running,
+    /// None if there is nobody in between.
+    pub(crate) running: Option<Running>,
+    /// Somebody on the generator's core who is needed to reach the contestant.
+    pub(crate) _caller: Option<Running>,
 }
 
 /// What every contestant needs to know.
@@ -82,14 +96,19 @@ pub(crate) struct Ground<'a> {
     pub(crate) certificate: &'a CertificateFiles,
     /// The gateway's binary, if it takes part.
     pub(crate) gateway: Option<&'a Path>,
+    /// Present if the scenario has a [`Setup::Mesh`].
+    pub(crate) mesh: Option<&'a MeshGround>,
 }
 
-/// The programs asked for, always with nginx: the ratios need it. All of them when none is named.
+/// The programs asked for, always with those that ratios refer to. All of them when none is named.
 pub(crate) fn select(names: &[Program]) -> Vec<Program> {
     Program::value_variants()
         .iter()
         .copied()
-        .filter(|program| names.is_empty() || *program == Program::Nginx || names.contains(program))
+        .filter(|program| {
+            let compared = [Program::Nginx, Program::BuiltIn, Program::Direct];
+            names.is_empty() || compared.contains(program) || names.contains(program)
+        })
         .collect()
 }
 
@@ -98,6 +117,9 @@ pub(crate) fn select(names: &[Program]) -> Vec<Program> {
 /// # Errors
 /// When it is not installed, refuses its configuration or does not listen in time.
 pub(crate) fn start(program: Program, setup: Setup, ground: &Ground<'_>) -> Result<Contestant> {
+    if let Setup::Mesh(hop) = setup {
+        return mesh::start(program, hop, ground);
+    }
     let folder = ground.folder.join(format!("{program:?}-{setup:?}"));
     fs::create_dir_all(&folder).context("cannot create a contestant's folder")?;
     let plain = net::free_address()?;
@@ -107,6 +129,7 @@ pub(crate) fn start(program: Program, setup: Setup, ground: &Ground<'_>) -> Resu
         Program::Nginx => start_nginx_proxy(setup, ground, &place),
         Program::Haproxy => start_haproxy(setup, ground, &place),
         Program::Bare => start_bare(ground, &place),
+        Program::BuiltIn | Program::Direct => bail!("only in the mesh"),
         Program::Sallyport => start_sallyport(setup, ground, &place),
     }
     .with_context(|| format!("cannot start {program}"))?;
@@ -117,7 +140,8 @@ pub(crate) fn start(program: Program, setup: Setup, ground: &Ground<'_>) -> Resu
         setup,
         plain,
         tls,
-        running,
+        running: Some(running),
+        _caller: None,
     })
 }
 
@@ -139,7 +163,7 @@ fn start_nginx_proxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result
     let pass = "proxy_pass http://origin;";
     let mut servers = String::new();
     match setup {
-        Setup::Plain | Setup::Plugins | Setup::Stream => {
+        Setup::Plain | Setup::Plugins | Setup::Stream | Setup::Mesh(_) => {
             writeln!(servers, "server {{ {listen} location / {{ {pass} }} }}")?;
         }
         Setup::ManyRoutes => {
@@ -181,12 +205,7 @@ fn start_nginx_proxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result
 }
 
 fn start_nginx_stream(ground: &Ground<'_>, place: &Place) -> Result<Running> {
-    // A module of its own in Debian's packages, built in elsewhere.
-    let module = Path::new("/usr/lib/nginx/modules/ngx_stream_module.so");
-    let load = match module.is_file() {
-        true => format!("load_module {};\n", module.display()),
-        false => String::new(),
-    };
+    let load = load_stream_module();
     let configuration = format!(
         "{load}{preamble}\
          stream {{\n\
@@ -205,7 +224,9 @@ fn start_nginx_stream(ground: &Ground<'_>, place: &Place) -> Result<Running> {
 
 fn start_haproxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<Running> {
     let select = match setup {
-        Setup::Plain | Setup::Plugins | Setup::Stream => "default_backend origin".to_owned(),
+        Setup::Plain | Setup::Plugins | Setup::Stream | Setup::Mesh(_) => {
+            "default_backend origin".to_owned()
+        }
         Setup::ManyRoutes => {
             let map = place.folder.join("routes.map");
             let mut lines = String::new();
@@ -320,7 +341,7 @@ fn declarative(setup: Setup, origin: SocketAddr) -> Result<String> {
                 r#"{"name":"all","protocols":["tcp","tls"],"sources":[{"ip":"127.0.0.0/8"}]}"#,
             );
         }
-        Setup::Plain | Setup::Plugins => {
+        Setup::Plain | Setup::Plugins | Setup::Mesh(_) => {
             routes.push_str(r#"{"name":"all","paths":["/"],"strip_path":false}"#);
         }
         Setup::ManyRoutes => {
@@ -336,7 +357,7 @@ fn declarative(setup: Setup, origin: SocketAddr) -> Result<String> {
         }
     }
     let plugins = match setup {
-        Setup::Plain | Setup::ManyRoutes | Setup::Stream => String::new(),
+        Setup::Plain | Setup::ManyRoutes | Setup::Stream | Setup::Mesh(_) => String::new(),
         Setup::Plugins => format!(
             r#","plugins":[{{"name":"key-auth"}},{{"name":"correlation-id"}},
             {{"name":"rate-limiting","config":{{"minute":1000000000,"policy":"local"}}}}],

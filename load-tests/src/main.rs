@@ -9,6 +9,7 @@ mod contestant;
 mod generator;
 mod idle;
 mod measure;
+mod mesh;
 mod net;
 mod origin;
 mod plot;
@@ -17,6 +18,7 @@ mod report;
 mod resilience;
 mod scenario;
 mod statistics;
+mod steady;
 mod tls;
 
 use std::path::PathBuf;
@@ -44,6 +46,8 @@ enum Role {
     Bare(bare::BareArguments),
     /// Make one of three targets sick under load, and tell what clients notice.
     Resilience(resilience::ResilienceArguments),
+    /// Rotate, kill and stop under a service mesh at work, and tell what callers notice.
+    Mesh(mesh::faults::MeshArguments),
     /// Run as a target (started by `resilience` itself).
     #[command(hide = true)]
     Target(resilience::TargetArguments),
@@ -61,7 +65,7 @@ pub(crate) struct RunArguments {
     /// Only this scenario (may be repeated; `--list` names them).
     #[arg(long = "scenario", value_name = "NAME")]
     scenarios: Vec<String>,
-    /// Only this contestant: sallyport, nginx, haproxy or bare (may be repeated; nginx is always in).
+    /// Only this contestant: sallyport, haproxy or bare (may be repeated; those that ratios refer to are always in).
     #[arg(long = "contestant", value_name = "NAME")]
     contestants: Vec<contestant::Program>,
     /// A quick check that everything answers: one second, one round, few scenarios, no results written.
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
     let outcome = match command.role {
         Some(Role::Bare(arguments)) => bare::run(&arguments),
         Some(Role::Resilience(arguments)) => resilience::run(&arguments),
+        Some(Role::Mesh(arguments)) => mesh::faults::run(&arguments),
         Some(Role::Target(arguments)) => resilience::run_target(&arguments),
         None => run(command.run),
     };
@@ -98,7 +103,7 @@ fn main() -> ExitCode {
 fn run(mut arguments: RunArguments) -> Result<()> {
     if arguments.list {
         for scenario in scenario::ALL {
-            println!("{:<12} {}", scenario.name, scenario.title);
+            println!("{:<22} {}", scenario.name, scenario.title);
         }
         return Ok(());
     }

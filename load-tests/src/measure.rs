@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use crate::contestant::{self, API_KEY, Contestant, Ground, Program, Setup};
 use crate::generator::{self, Report, Wrk};
 use crate::idle;
+use crate::mesh::MeshGround;
 use crate::net;
 use crate::origin;
 use crate::scenario::{Load, Scenario, Target};
@@ -56,6 +57,8 @@ pub(crate) struct Round {
     pub(crate) report: Report,
     /// Resident memory afterwards, MB.
     pub(crate) resident_mb: f64,
+    /// With one connection, where nothing queues; only in the mesh.
+    pub(crate) alone: Report,
 }
 
 impl Results {
@@ -65,7 +68,7 @@ impl Results {
             .iter()
             .flat_map(|scenario| &scenario.contestants)
             .flat_map(|contestant| &contestant.rounds)
-            .map(|round| round.report.failed)
+            .map(|round| round.report.failed + round.alone.failed)
             .sum()
     }
 }
@@ -77,11 +80,31 @@ impl ScenarioResult {
         median(pairs.map(|(one, other)| one.figure / other.figure))
     }
 
-    /// The contestant that ratios refer to.
+    /// nginx, if it took part.
     pub(crate) fn nginx(&self) -> Option<&ContestantResult> {
+        self.of(Program::Nginx)
+    }
+
+    /// The contestant that ratios refer to.
+    pub(crate) fn baseline(&self) -> Option<&ContestantResult> {
+        self.nginx().or_else(|| self.of(Program::BuiltIn))
+    }
+
+    fn of(&self, program: Program) -> Option<&ContestantResult> {
         self.contestants
             .iter()
-            .find(|contestant| contestant.program == Program::Nginx)
+            .find(|contestant| contestant.program == program)
+    }
+
+    /// The median over the rounds of what a contestant adds to the time of the direct way, with one connection.
+    pub(crate) fn added(
+        &self,
+        one: &ContestantResult,
+        time: impl Fn(&Report) -> Option<f64>,
+    ) -> Option<f64> {
+        let direct = self.of(Program::Direct)?;
+        let pairs = one.rounds.iter().zip(&direct.rounds);
+        median(pairs.filter_map(|(one, direct)| Some(time(&one.alone)? - time(&direct.alone)?)))
     }
 
     /// The gateway under the scenario's own setup.
@@ -103,6 +126,7 @@ impl ScenarioResult {
         let gateway = self.gateway()?;
         let (value, limit) = match self.scenario.target? {
             Target::ToNginx(limit) => (self.ratio(gateway, self.nginx()?)?, limit),
+            Target::ToBuiltIn(limit) => (self.ratio(gateway, self.of(Program::BuiltIn)?)?, limit),
             Target::ToOwn(limit) => (self.ratio(gateway, self.own_baseline()?)?, limit),
             Target::Below(limit) => (gateway.figure()?, limit),
         };
@@ -142,11 +166,16 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
         );
         let scenario_folder = folder.path().join(scenario.name);
         std::fs::create_dir_all(&scenario_folder)?;
+        let mesh = match scenario.setup {
+            Setup::Mesh(_) => Some(MeshGround::start(&scenario_folder, origin.address)?),
+            _ => None,
+        };
         let ground = Ground {
             folder: &scenario_folder,
             origin: origin.address,
             certificate: &certificate,
             gateway: plan.gateway.as_deref(),
+            mesh: mesh.as_ref(),
         };
         let result = run_scenario(scenario, plan, &ground)
             .with_context(|| format!("scenario {}", scenario.name))?;
@@ -196,13 +225,21 @@ fn run_scenario(
 fn line_up(scenario: &Scenario, programs: &[Program]) -> Vec<(Program, Setup)> {
     let mut line_up = Vec::new();
     for program in programs.iter().copied() {
+        let in_mesh = matches!(scenario.setup, Setup::Mesh(_));
         match program {
             Program::Bare if !scenario.bare => {}
+            Program::Nginx if in_mesh => {}
+            Program::BuiltIn | Program::Direct if !in_mesh => {}
             Program::Sallyport if scenario.own_baseline => {
                 line_up.push((program, Setup::Plain));
                 line_up.push((program, scenario.setup));
             }
-            Program::Nginx | Program::Haproxy | Program::Bare | Program::Sallyport => {
+            Program::Nginx
+            | Program::Haproxy
+            | Program::Bare
+            | Program::BuiltIn
+            | Program::Direct
+            | Program::Sallyport => {
                 line_up.push((program, scenario.setup));
             }
         }
@@ -240,31 +277,44 @@ fn measure(
         Load::IdleConnections { tls } => measure_idle(contestant, tls, plan.idle_connections),
         Load::ResidentMemory => {
             // Some traffic first: a table that was never searched may not be resident.
-            let report = generate(scenario.load, contestant, 1, folder)?;
+            let report = generate(scenario.load, contestant, 1, None, folder)?;
             let resident_mb = resident_mb(contestant)?;
             Ok(Round {
                 figure: resident_mb,
                 report,
                 resident_mb,
+                ..Round::default()
             })
         }
         load => {
-            generate(load, contestant, 1, folder)?;
-            let before = contestant.running.cpu_microseconds()?;
-            let report = generate(load, contestant, plan.seconds, folder)?;
-            let after = contestant.running.cpu_microseconds()?;
-            let figure = (after - before) as f64 / report.requests.max(1) as f64;
+            generate(load, contestant, 1, None, folder)?;
+            let before = cpu_microseconds(contestant)?;
+            let report = generate(load, contestant, plan.seconds, None, folder)?;
+            let after = cpu_microseconds(contestant)?;
+            let alone = match contestant.setup {
+                Setup::Mesh(_) => generate(load, contestant, plan.seconds, Some(1), folder)?,
+                _ => Report::default(),
+            };
             Ok(Round {
-                figure,
+                // Not a number, hence not counted, if there is nobody whose time it could be.
+                figure: (after - before) / report.requests.max(1) as f64,
                 report,
                 resident_mb: resident_mb(contestant)?,
+                alone,
             })
         }
     }
 }
 
-fn generate(load: Load, contestant: &Contestant, seconds: u64, folder: &Path) -> Result<Report> {
-    let (tls, path, connections, extra, close) = match load {
+/// Loads a contestant; `connections` instead of as many as the scenario says.
+fn generate(
+    load: Load,
+    contestant: &Contestant,
+    seconds: u64,
+    connections: Option<u32>,
+    folder: &Path,
+) -> Result<Report> {
+    let (tls, path, usual, extra, close) = match load {
         Load::Http1 { request, tls } => (
             tls,
             request.path,
@@ -295,7 +345,7 @@ fn generate(load: Load, contestant: &Contestant, seconds: u64, folder: &Path) ->
         host: &host,
         path: &path,
         headers: &headers,
-        connections,
+        connections: connections.unwrap_or(usual),
         seconds,
     }
     .run()
@@ -308,19 +358,27 @@ fn measure_idle(contestant: &mut Contestant, tls: bool, count: usize) -> Result<
         contestant.plain
     };
     drop(idle::open(address, tls, IDLE_WARM_UP)?);
-    let before = contestant.running.resident_kib()?;
+    let before = resident_mb(contestant)?;
     let connections = idle::open(address, tls, count)?;
-    let after = contestant.running.resident_kib()?;
+    let after = resident_mb(contestant)?;
     drop(connections);
-    let figure = after.saturating_sub(before) as f64 / count.max(1) as f64;
     Ok(Round {
-        figure,
-        report: Report::default(),
+        figure: (after - before).max(0.0) * 1e6 / 1024.0 / count.max(1) as f64,
         resident_mb: resident_mb(contestant)?,
+        ..Round::default()
     })
 }
 
+/// Not a number if there is nobody.
+fn cpu_microseconds(contestant: &mut Contestant) -> Result<f64> {
+    let running = contestant.running.as_mut();
+    running.map_or(Ok(f64::NAN), |it| Ok(it.cpu_microseconds()? as f64))
+}
+
+/// Not a number if there is nobody.
 fn resident_mb(contestant: &mut Contestant) -> Result<f64> {
-    let kib = contestant.running.resident_kib()? as f64;
-    Ok(kib * 1024.0 / 1e6)
+    let running = contestant.running.as_mut();
+    running.map_or(Ok(f64::NAN), |it| {
+        Ok(it.resident_kib()? as f64 * 1024.0 / 1e6)
+    })
 }

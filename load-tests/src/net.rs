@@ -28,6 +28,44 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
     listener.local_addr().context("cannot read a local address")
 }
 
+/// Several such addresses, all different.
+///
+/// # Errors
+/// As [`free_address`].
+pub(crate) fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+    // Held together, so that they differ.
+    let mut listeners = Vec::with_capacity(N);
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
+    for address in &mut addresses {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port")?;
+        *address = listener
+            .local_addr()
+            .context("cannot read a local address")?;
+        listeners.push(listener);
+    }
+    Ok(addresses)
+}
+
+/// Waits until a small request is answered, or the child has ended.
+///
+/// # Errors
+/// When the child ends or the deadline passes; then it says what came last.
+pub(crate) fn await_answer(address: SocketAddr, child: &mut Running) -> Result<()> {
+    let deadline = Instant::now() + START_DEADLINE;
+    loop {
+        let body = crate::origin::SMALL_BYTES;
+        let Err(error) = check_answer(address, "localhost", "/small", &[], body) else {
+            return Ok(());
+        };
+        child.check_alive()?;
+        if Instant::now() > deadline {
+            return Err(error.context(format!("no answer after {START_DEADLINE:?}")));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Waits until something accepts at `address`, or the child has ended.
 ///
 /// # Errors

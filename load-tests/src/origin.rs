@@ -63,6 +63,15 @@ pub(crate) fn start(folder: &Path) -> Result<Origin> {
     })
 }
 
+/// The line that loads nginx's stream module: one of its own in Debian's packages, built in elsewhere.
+pub(crate) fn load_stream_module() -> String {
+    let module = Path::new("/usr/lib/nginx/modules/ngx_stream_module.so");
+    match module.is_file() {
+        true => format!("load_module {};\n", module.display()),
+        false => String::new(),
+    }
+}
+
 /// The top of every nginx configuration here: one worker in the foreground, nothing logged.
 pub(crate) fn nginx_preamble(folder: &Path) -> String {
     // Started by root, workers would become `nobody`, who cannot read a private folder.

@@ -19,7 +19,7 @@ pub(crate) fn svg(results: &Results) -> String {
     let groups: Vec<&ScenarioResult> = results
         .scenarios
         .iter()
-        .filter(|scenario| scenario.scenario.load.is_cpu())
+        .filter(|scenario| scenario.scenario.load.is_cpu() && scenario.nginx().is_some())
         .collect();
     let ratios = groups.iter().flat_map(|group| bars(group));
     let largest = ratios.map(|bar| bar.ratio).fold(1.5, f64::max);
@@ -122,6 +122,7 @@ fn colour(program: Program, is_own_baseline: bool) -> &'static str {
         (Program::Nginx, _) => "#7f8c8d",
         (Program::Haproxy, _) => "#b0bec5",
         (Program::Bare, _) => "#f0b27a",
+        (Program::BuiltIn | Program::Direct, _) => "#d5d8dc",
         (Program::Sallyport, true) => "#85c1e9",
         (Program::Sallyport, false) => "#2471a3",
     }

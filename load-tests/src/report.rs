@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::contestant::Setup;
 use crate::measure::{ContestantResult, Plan, Results, ScenarioResult};
 use crate::scenario::{Load, Target};
 
@@ -88,6 +89,7 @@ fn verdicts(text: &mut String, results: &Results) {
     for (scenario, value, met) in judged {
         let (limit, of) = match scenario.scenario.target {
             Some(Target::ToNginx(limit)) => (limit, " × nginx"),
+            Some(Target::ToBuiltIn(limit)) => (limit, " × Consul's proxy"),
             Some(Target::ToOwn(limit)) => (limit, " × own plain figure"),
             Some(Target::Below(limit)) => (limit, ""),
             None => continue,
@@ -106,6 +108,10 @@ fn block(text: &mut String, result: &ScenarioResult) {
     let scenario = result.scenario;
     let _ = writeln!(text, "## {} (`{}`)\n", scenario.title, scenario.name);
     let is_cpu = scenario.load.is_cpu();
+    if let Setup::Mesh(_) = scenario.setup {
+        mesh_block(text, result);
+        return;
+    }
     if is_cpu {
         let _ = writeln!(
             text,
@@ -166,6 +172,42 @@ fn block(text: &mut String, result: &ScenarioResult) {
                 number(to_nginx, 2)
             );
         }
+    }
+    text.push('\n');
+}
+
+/// As [`block`], with what the hop adds to the direct way.
+fn mesh_block(text: &mut String, result: &ScenarioResult) {
+    let _ = writeln!(
+        text,
+        "| | CPU µs/request | × Consul's proxy | requests/s | p50 ms | p99 ms | added p50 µs | added p99 µs | resident MB | failed |\n\
+         |---|---|---|---|---|---|---|---|---|---|"
+    );
+    for contestant in &result.contestants {
+        let ratio = result
+            .baseline()
+            .and_then(|baseline| result.ratio(contestant, baseline));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            contestant.program,
+            number(contestant.figure(), 1),
+            number(ratio, 2),
+            number(
+                contestant.median_of(|round| Some(round.report.requests_per_second)),
+                0
+            ),
+            number(milliseconds(contestant, |round| round.report.p50_us), 2),
+            number(milliseconds(contestant, |round| round.report.p99_us), 2),
+            number(result.added(contestant, |report| report.p50_us), 0),
+            number(result.added(contestant, |report| report.p99_us), 0),
+            number(contestant.median_of(|round| Some(round.resident_mb)), 1),
+            contestant
+                .rounds
+                .iter()
+                .map(|round| round.report.failed + round.alone.failed)
+                .sum::<u64>(),
+        );
     }
     text.push('\n');
 }

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::contestant::Setup;
+use crate::mesh::Hop;
 use crate::origin;
 
 /// One thing to measure.
@@ -55,6 +56,8 @@ pub(crate) struct Request {
 pub(crate) enum Target {
     /// At most this ratio to nginx in the same round.
     ToNginx(f64),
+    /// At most this ratio to Consul's own proxy in the same round.
+    ToBuiltIn(f64),
     /// At most this ratio to the gateway's own plain figure in the same round.
     ToOwn(f64),
     /// Less than this, in the unit of the scenario.
@@ -246,6 +249,96 @@ pub(crate) const ALL: &[Scenario] = &[
         own_baseline: false,
         bare: false,
         target: Some(Target::ToNginx(1.0)),
+        smoke: false,
+    },
+    Scenario {
+        name: "mesh-inbound",
+        title: "mesh, inbound: small exchanges over open connections",
+        load: Load::Http1 {
+            request: SMALL,
+            tls: false,
+        },
+        setup: Setup::Mesh(Hop::Inbound),
+        own_baseline: false,
+        bare: false,
+        target: Some(Target::ToBuiltIn(1.0)),
+        smoke: true,
+    },
+    Scenario {
+        name: "mesh-inbound-http",
+        title: "mesh, inbound: requests, each judged (Consul's proxy: bytes)",
+        load: Load::Http1 {
+            request: SMALL,
+            tls: false,
+        },
+        setup: Setup::Mesh(Hop::InboundRequests),
+        own_baseline: false,
+        bare: false,
+        target: Some(Target::ToBuiltIn(1.0)),
+        smoke: false,
+    },
+    Scenario {
+        name: "mesh-inbound-connect",
+        title: "mesh, inbound: a connection for each exchange, authorized",
+        load: Load::NewConnection { tls: false },
+        setup: Setup::Mesh(Hop::Inbound),
+        own_baseline: false,
+        bare: false,
+        target: Some(Target::ToBuiltIn(1.0)),
+        smoke: false,
+    },
+    Scenario {
+        name: "mesh-inbound-1m",
+        title: "mesh, inbound: 1 MiB answers",
+        load: Load::Http1 {
+            request: Request {
+                path: "/1m",
+                body_bytes: origin::LARGE_BYTES,
+                connections: 8,
+                ..SMALL
+            },
+            tls: false,
+        },
+        setup: Setup::Mesh(Hop::Inbound),
+        own_baseline: false,
+        bare: false,
+        target: Some(Target::ToBuiltIn(1.0)),
+        smoke: false,
+    },
+    Scenario {
+        name: "mesh-outbound",
+        title: "mesh, outbound: small exchanges over open connections",
+        load: Load::Http1 {
+            request: SMALL,
+            tls: false,
+        },
+        setup: Setup::Mesh(Hop::Outbound),
+        own_baseline: false,
+        bare: false,
+        target: Some(Target::ToBuiltIn(1.0)),
+        smoke: true,
+    },
+    Scenario {
+        name: "mesh-outbound-http",
+        title: "mesh, outbound: requests (Consul's proxy: bytes)",
+        load: Load::Http1 {
+            request: SMALL,
+            tls: false,
+        },
+        setup: Setup::Mesh(Hop::OutboundRequests),
+        own_baseline: false,
+        bare: false,
+        target: Some(Target::ToBuiltIn(1.0)),
+        smoke: false,
+    },
+    Scenario {
+        name: "mesh-outbound-connect",
+        title: "mesh, outbound: a connection for each exchange",
+        load: Load::NewConnection { tls: false },
+        setup: Setup::Mesh(Hop::Outbound),
+        own_baseline: false,
+        bare: false,
+        target: Some(Target::ToBuiltIn(1.0)),
         smoke: false,
     },
     Scenario {
