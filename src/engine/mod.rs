@@ -32,6 +32,7 @@ mod pace;
 mod peek;
 mod phases;
 mod proxy_header;
+mod read_ahead;
 mod respond;
 mod stream;
 mod tls;

@@ -27,7 +27,7 @@ use boring::ssl::NameType;
 use parking_lot::Mutex;
 use pingora_core::protocols::tls::ALPN;
 use pingora_core::tls::tokio_ssl::SslStream;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
@@ -35,6 +35,7 @@ use self::open::{OpenPeers, review};
 use super::accept::{Accepting, BindError, Serve, bind};
 use super::front::Front;
 use super::io::Channel;
+use super::read_ahead::ReadAhead;
 use super::stream::copy::{self, Carried, Patience, Side};
 use crate::runtime::connection::{Caller, Connection, TlsFacts};
 use crate::runtime::mutual::{
@@ -291,19 +292,16 @@ impl MutualFront {
         if open >= u64::from(limit) {
             return Err(Refusal::TooMany.into());
         }
-        let handshake = self.shake(stream, &connection);
-        let shaken = tokio::time::timeout(self.listen.handshake_timeout, handshake).await;
-        let (mut stream, peer, alpn) = match shaken {
-            Ok(shaken) => shaken?,
-            Err(_) => return Err(Refusal::HandshakeTimeout.into()),
-        };
-        // Known before the question is asked: a change of mind in between is heard.
-        let entry = self.open.enter(Arc::clone(&peer));
         match &self.listen.carries {
             Carries::Stream {
                 application,
                 connect_timeout,
             } => {
+                // The engine's requests have a reader of their own; bytes are read ahead.
+                let shaken = self.shake(stream, ReadAhead::new, &connection).await?;
+                let (mut stream, peer, _) = shaken;
+                // Known before the question is asked: a change of mind in between is heard.
+                let entry = self.open.enter(Arc::clone(&peer));
                 let verdict = self.listen.authority.authorize(&peer).await;
                 if let Some(refusal) = refusal_of(verdict) {
                     goodbye(&mut stream).await;
@@ -327,6 +325,9 @@ impl MutualFront {
                 }
             }
             Carries::Requests { http2, entrance } => {
+                let shaken = self.shake(stream, |stream| stream, &connection).await?;
+                let (stream, peer, alpn) = shaken;
+                let entry = self.open.enter(Arc::clone(&peer));
                 if let Some(entrance) = entrance {
                     let _ = connection.entrance.set(Arc::clone(entrance));
                 }
@@ -352,11 +353,26 @@ impl MutualFront {
         }
     }
 
-    async fn shake(
+    /// Shakes hands in time; `wrap` is how the socket is used from then on.
+    async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: TcpStream,
+        wrap: fn(TcpStream) -> S,
         connection: &Connection,
-    ) -> Result<(SslStream<TcpStream>, Arc<Peer>, Option<ALPN>), Ended> {
+    ) -> Result<(SslStream<S>, Arc<Peer>, Option<ALPN>), Ended> {
+        let shaking = self.shake_at_leisure(stream, wrap, connection);
+        match tokio::time::timeout(self.listen.handshake_timeout, shaking).await {
+            Ok(shaken) => shaken,
+            Err(_) => Err(Refusal::HandshakeTimeout.into()),
+        }
+    }
+
+    async fn shake_at_leisure<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: TcpStream,
+        wrap: fn(TcpStream) -> S,
+        connection: &Connection,
+    ) -> Result<(SslStream<S>, Arc<Peer>, Option<ALPN>), Ended> {
         let mut first = [0; 1];
         match stream.peek(&mut first).await {
             Ok(0) => return Err(Ended::Probe),
@@ -379,7 +395,8 @@ impl MutualFront {
         let ssl = tls
             .accepting(offer, Arc::clone(&self.listen.judge))
             .map_err(failed)?;
-        let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(error.to_string()))?;
+        let mut stream =
+            SslStream::new(ssl, wrap(stream)).map_err(|error| failed(error.to_string()))?;
         let shaken = Pin::new(&mut stream).accept().await;
         let peer = match (MutualTls::outcome(stream.ssl()), shaken) {
             (Some(Err(refusal)), _) => return Err(refusal.clone().into()),
@@ -409,9 +426,9 @@ impl MutualFront {
     }
 
     /// Carries bytes between the caller and the application.
-    async fn carry(
+    async fn carry<S: Side>(
         &self,
-        stream: &mut SslStream<TcpStream>,
+        stream: &mut S,
         application: &Application,
         limit: Duration,
     ) -> Result<(), Refusal> {
@@ -440,7 +457,7 @@ impl MutualFront {
     }
 }
 
-impl Side for SslStream<TcpStream> {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Side for SslStream<S> {}
 
 impl Side for TcpStream {
     fn ends_by_closing(&self) -> bool {
@@ -475,7 +492,7 @@ impl<'a> Counted<'a> {
         Self { counts }
     }
 
-    async fn run<U: Side>(&self, stream: &mut SslStream<TcpStream>, upstream: &mut U) {
+    async fn run<S: Side, U: Side>(&self, stream: &mut S, upstream: &mut U) {
         let patience = Patience {
             idle: IDLE,
             stuck: STUCK,
@@ -524,7 +541,7 @@ fn refusal_of(verdict: Verdict) -> Option<Refusal> {
 }
 
 /// Ends TLS properly, if the caller takes it.
-async fn goodbye(stream: &mut SslStream<TcpStream>) {
+async fn goodbye(stream: &mut (impl AsyncWrite + Unpin)) {
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
 }
 
