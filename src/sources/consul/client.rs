@@ -38,6 +38,8 @@ const IDLE_MAX: usize = 16;
 const WIPED_BYTES_MAX: usize = 64 << 10;
 /// Addresses of the agent's name that are tried.
 const ADDRESSES_TRIED_MAX: usize = 4;
+/// An answer that says nothing is no longer than this.
+const NOTHING_BYTES_MAX: usize = 4096;
 /// The longest part of an error answer that is shown.
 const MESSAGE_CHARACTERS_MAX: usize = 300;
 
@@ -97,6 +99,11 @@ impl AgentAnswer {
     /// Were things left out because the token may not see them?
     pub fn is_filtered(&self) -> bool {
         self.header("x-consul-results-filtered-by-acls") == Some("true")
+    }
+
+    /// Does it say nothing: `null`, an empty list, or an object with nothing else in it?
+    pub fn is_empty(&self) -> bool {
+        says_nothing(&self.body)
     }
 
     /// `X-Consul-Default-ACL-Policy`.
@@ -418,6 +425,21 @@ pub fn decode<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> 
         .map_err(|error| format!("line {}, column {}", error.line(), error.column()))
 }
 
+/// See [`AgentAnswer::is_empty`].
+fn says_nothing(body: &[u8]) -> bool {
+    fn nothing(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Null => true,
+            serde_json::Value::Array(list) => list.is_empty(),
+            serde_json::Value::Object(members) => members.values().all(nothing),
+            _ => false,
+        }
+    }
+    // The name of a service may stand in it.
+    body.len() <= NOTHING_BYTES_MAX
+        && serde_json::from_slice(body).is_ok_and(|value| nothing(&value))
+}
+
 /// A name as part of a path or query.
 pub fn encode(text: &str) -> String {
     const SAFE: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC
@@ -426,4 +448,26 @@ pub fn encode(text: &str) -> String {
         .remove(b'_')
         .remove(b'~');
     utf8_percent_encode(text, SAFE).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_may_say_nothing() {
+        for (body, nothing) in [
+            ("[]", true),
+            (" null\n", true),
+            ("{}", true),
+            ("{\"db\": null}", true),
+            ("{\"db\": []}", true),
+            ("[{}]", false),
+            ("{\"Roots\": [], \"TrustDomain\": \"x\"}", false),
+            ("0", false),
+            ("[", false),
+        ] {
+            assert_eq!(says_nothing(body.as_bytes()), nothing, "{body}");
+        }
+    }
 }

@@ -66,6 +66,18 @@ impl MeshReport {
              # TYPE sallyport_connect_watches gauge\nsallyport_connect_watches {}",
             self.watches.count()
         );
+        let name = "sallyport_connect_agent_trouble";
+        let _ = writeln!(
+            page,
+            "# HELP {name} Questions without a whole good answer at the moment, by kind\n# TYPE {name} gauge"
+        );
+        let mut kinds = std::collections::BTreeMap::new();
+        for complaint in self.watches.complaints() {
+            *kinds.entry(complaint.kind).or_insert(0_u64) += 1;
+        }
+        for (kind, count) in kinds {
+            let _ = writeln!(page, "{name}{{kind=\"{kind}\"}} {count}");
+        }
     }
 
     /// An object for the status page.
@@ -88,10 +100,23 @@ impl MeshReport {
                 })
             })
             .collect();
+        let complaints = self.watches.complaints();
+        let complaints: Vec<Value> = complaints
+            .iter()
+            .map(|complaint| {
+                json!({
+                    "question": complaint.question,
+                    "kind": complaint.kind,
+                    "what": complaint.what,
+                    "seconds": complaint.since.map(|since| since.as_secs()),
+                })
+            })
+            .collect();
         json!({
             "agent": self.watches.client().options().address.to_string(),
             "identities": identities,
             "watches": self.watches.count(),
+            "agent_trouble": complaints,
         })
     }
 }

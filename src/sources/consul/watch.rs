@@ -92,6 +92,7 @@ pub struct Trouble {
 /// A watch that somebody holds. It ends when the last holder lets go.
 pub struct Watch<T> {
     known: watch::Sender<Known<T>>,
+    question: String,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -124,10 +125,54 @@ impl<T> Drop for Watch<T> {
 
 type Key = (TypeId, String);
 
+/// A question whose newest answer was no good, or not the whole one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    pub question: String,
+    /// A word of [`AgentError::label`], or `filtered`.
+    pub kind: &'static str,
+    pub what: String,
+    /// How long it has been so; none where that is not known.
+    pub since: Option<Duration>,
+}
+
+/// A watch of whatever it watches.
+trait AnyWatch: Any + Send + Sync {
+    fn complaint(&self) -> Option<Complaint>;
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<T: Send + Sync + 'static> AnyWatch for Watch<T> {
+    fn complaint(&self) -> Option<Complaint> {
+        let known = self.known.borrow();
+        if let Some(trouble) = &known.trouble {
+            return Some(Complaint {
+                question: self.question.clone(),
+                kind: trouble.error.label(),
+                what: trouble.error.to_string(),
+                since: Some(trouble.since.elapsed()),
+            });
+        }
+        known.filtered.then(|| Complaint {
+            question: self.question.clone(),
+            kind: FILTERED,
+            what: "the token may not see everything".to_owned(),
+            since: None,
+        })
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+/// The kind of a complaint about an answer that lacks what the token may not see.
+const FILTERED: &str = "filtered";
+
 /// All watches of one agent.
 pub struct Watches {
     client: Arc<AgentClient>,
-    running: Mutex<AHashMap<Key, Weak<dyn Any + Send + Sync>>>,
+    running: Mutex<AHashMap<Key, Weak<dyn AnyWatch>>>,
     held: Arc<Semaphore>,
 }
 
@@ -154,6 +199,20 @@ impl Watches {
             .count()
     }
 
+    /// What is wrong now, in the order of the questions.
+    pub fn complaints(&self) -> Vec<Complaint> {
+        let watches: Vec<Arc<dyn AnyWatch>> = {
+            let running = self.running.lock();
+            running.values().filter_map(Weak::upgrade).collect()
+        };
+        let mut all: Vec<Complaint> = watches
+            .iter()
+            .filter_map(|watch| watch.complaint())
+            .collect();
+        all.sort_by(|one, other| one.question.cmp(&other.question));
+        all
+    }
+
     /// Places among the held questions that are free.
     pub fn places(&self) -> usize {
         self.held.available_permits()
@@ -169,7 +228,7 @@ impl Watches {
         let key = (TypeId::of::<T>(), format!("{style:?} {target}"));
         let mut running = self.running.lock();
         let known = running.get(&key).and_then(Weak::upgrade);
-        if let Some(watch) = known.and_then(|watch| watch.downcast::<Watch<T>>().ok()) {
+        if let Some(watch) = known.and_then(|watch| watch.into_any().downcast::<Watch<T>>().ok()) {
             return watch;
         }
         running.retain(|_, watch| watch.strong_count() > 0);
@@ -181,6 +240,7 @@ impl Watches {
         });
         let watch = Arc::new(Watch {
             known,
+            question: target.to_owned(),
             task: Mutex::new(None),
         });
         let running_loop = Loop {
@@ -193,7 +253,7 @@ impl Watches {
         };
         let task = tokio::spawn(running_loop.run());
         *watch.task.lock() = Some(task.abort_handle());
-        let shared: Arc<dyn Any + Send + Sync> = watch.clone();
+        let shared: Arc<dyn AnyWatch> = watch.clone();
         running.insert(key, Arc::downgrade(&shared));
         watch
     }
@@ -299,7 +359,7 @@ impl<T: PartialEq + Send + Sync + 'static> Loop<T> {
                         },
                         Style::Poll(_) => Cursor::Start,
                     };
-                    let news = self.publish(&watch, value, answer.is_filtered());
+                    let news = self.publish(&watch, value, &answer);
                     let pause = pace.after_answer(news, began.elapsed());
                     match self.style {
                         Style::Poll(every) => jittered(every),
@@ -351,20 +411,32 @@ impl<T: PartialEq + Send + Sync + 'static> Loop<T> {
     }
 
     /// Tells everybody, if there is something to tell. True when the value is a different one.
-    fn publish(&self, watch: &Watch<T>, value: T, filtered: bool) -> bool {
+    ///
+    /// Where something was known, nothing at all for want of rights is no news about the world: what is known stays.
+    fn publish(&self, watch: &Watch<T>, value: T, answer: &AgentAnswer) -> bool {
+        let filtered = answer.is_filtered();
+        let blinded = filtered && answer.is_empty();
         let mut news = false;
         watch.known.send_if_modified(|known| {
             let recovered = known.trouble.take().is_some();
             if recovered {
                 tracing::info!(question = %self.target, "the agent answers again");
             }
-            news = known.value.as_deref() != Some(&value) || known.filtered != filtered;
+            if filtered && !known.filtered {
+                let stays = match blinded && known.value.is_some() {
+                    true => "nothing of it; what is known stays",
+                    false => "all of it",
+                };
+                tracing::error!(question = %self.target, "the token may not see {stays}");
+            }
+            let told = recovered || known.filtered != filtered;
+            known.filtered = filtered;
+            news = known.value.as_deref() != Some(&value) && !(blinded && known.value.is_some());
             if news {
                 known.value = Some(Arc::new(value));
                 known.version += 1;
-                known.filtered = filtered;
             }
-            recovered || news
+            told || news
         });
         news
     }
