@@ -222,16 +222,34 @@ pub(crate) struct Agent {
     pub(crate) authority: MeshAuthority,
     /// Its name server.
     pub(crate) dns: SocketAddr,
+    token: Option<String>,
     folder: TempDir,
     child: Child,
 }
 
+/// Puts members of one object into another, into objects of the same name too.
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name.as_str()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
 impl Agent {
     pub(crate) fn start() -> Self {
+        Self::start_with(&json!({}), None)
+    }
+
+    /// With more configuration, and the token that every order needs.
+    pub(crate) fn start_with(more: &Value, token: Option<&str>) -> Self {
         let authority = MeshAuthority::new();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let [http, dns, lan, wan, server] = free_ports();
-        let configuration = json!({
+        let mut configuration = json!({
             "disable_update_check": true,
             "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1",
@@ -242,6 +260,7 @@ impl Agent {
                 "root_cert": authority.pem(),
             }},
         });
+        merge(&mut configuration, more);
         let file = folder.path().join("agent.json");
         std::fs::write(&file, configuration.to_string()).expect("a file");
         let child = run_agent(&file);
@@ -250,6 +269,7 @@ impl Agent {
             address,
             authority,
             dns: SocketAddr::from((Ipv4Addr::LOCALHOST, dns)),
+            token: token.map(str::to_owned),
             folder,
             child,
         };
@@ -280,10 +300,11 @@ impl Agent {
     }
 
     pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
-        let response = Request::new(self.address, method, path)
-            .json(body)
-            .send()
-            .expect_status(200);
+        let mut request = Request::new(self.address, method, path).json(body);
+        if let Some(token) = &self.token {
+            request = request.header("X-Consul-Token", token);
+        }
+        let response = request.send().expect_status(200);
         serde_json::from_slice(&response.body).unwrap_or(Value::Null)
     }
 
