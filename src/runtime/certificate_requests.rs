@@ -22,6 +22,8 @@ const NAMES_MAX: usize = 256;
 pub struct CertificateRequest {
     /// Authorities whose names are told to the client, which may choose a certificate by them; empty tells none.
     pub authorities: Vec<Uuid>,
+    /// Server names whose clients are asked; empty asks for those of the routes.
+    pub server_names: Vec<NamePattern>,
 }
 
 /// The requests of a snapshot by server name.

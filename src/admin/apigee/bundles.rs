@@ -10,11 +10,13 @@ use super::call::Call;
 use super::reply::Reply;
 use super::{deployments, maps, pieces};
 use crate::dialects::apigee::archive;
+use crate::dialects::apigee::date;
 use crate::dialects::apigee::describe::{self, Piece};
 use crate::dialects::apigee::entities::{Bundle, BundleKind, Kind, MapScope, Revision, Stamp};
 use crate::dialects::apigee::entity_set::{EntitySet, Files};
 use crate::dialects::apigee::error::ApiError;
 use crate::dialects::apigee::lifecycle::{self, BundleName};
+use crate::runtime::records::now_ms;
 
 /// Answers calls below `/apis` and `/sharedflows`.
 pub(super) async fn answer(
@@ -93,7 +95,7 @@ async fn one(
             // Packing takes time that other calls should not wait for.
             let packed = tokio::task::spawn_blocking(move || archive::pack(kind, &files)).await;
             let packed = packed.map_err(|error| ApiError::failure(error.to_string()))??;
-            let date = date_of(crate::runtime::records::now_ms());
+            let date = date::format("yyyy_MM_dd", now_ms()).unwrap_or_default();
             let file = format!("{name}_rev{number}_{date}.zip");
             Ok(Reply::bytes("application/octet-stream", packed, Some(file)))
         }
@@ -285,40 +287,4 @@ fn manifest_version(files: &Files) -> String {
         text.push_str(&format!("{byte:02x}"));
     }
     text.replace('\0', "")
-}
-
-/// The day of a moment in UTC, `YYYY_MM_DD`.
-fn date_of(now_ms: i64) -> String {
-    let days = now_ms.div_euclid(86_400_000);
-    // Days since the first of March of year 0, in eras of 400 years.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}_{month:02}_{day:02}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::date_of;
-
-    #[test]
-    fn days_have_their_date() {
-        for (now, date) in [
-            (0, "1970_01_01"),
-            (951_782_400_000, "2000_02_29"),
-            (1_706_659_200_000, "2024_01_31"),
-            (1_735_603_200_000, "2024_12_31"),
-        ] {
-            assert_eq!(date_of(now), date);
-        }
-    }
 }

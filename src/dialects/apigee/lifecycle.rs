@@ -699,7 +699,7 @@ fn errors_of(findings: &[Diagnostic]) -> Vec<String> {
 pub fn judge_piece(piece: Piece, path: &str, content: &[u8]) -> Result<String, String> {
     use super::xml::{Document, Limits};
     let document = Document::parse_bytes(path, content, Limits::CONFIGURATION)
-        .map_err(|error| format!("{path}: {error}"))?;
+        .map_err(|error| error.diagnostic(path).to_string())?;
     let root = document.root();
     let line = root.line();
     if let Some(expected) = piece.root()

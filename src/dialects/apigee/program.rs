@@ -65,6 +65,22 @@ pub struct Entrance {
     pub virtual_host: String,
     pub aliases: Vec<String>,
     pub tls: bool,
+    /// What is demanded of clients in the handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientCertificates>,
+}
+
+/// The certificates that a virtual host demands of its clients (`ClientAuthEnabled`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientCertificates {
+    /// Authorities in the plan, those of the trust store.
+    pub authorities: Vec<Uuid>,
+    /// Any certificate will do (`IgnoreValidationErrors`).
+    #[serde(default)]
+    pub unverified: bool,
+    /// Server names whose clients are asked; empty: all.
+    #[serde(default)]
+    pub server_names: Vec<String>,
 }
 
 /// What becomes of bodies, and why.
@@ -134,9 +150,12 @@ pub struct HttpWay {
     /// TLS that depends on the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<DynamicTls>,
-    /// Names of the balancer's servers by `host:port`, for variables.
+    /// The name that the target's certificate must have, as written (`target.expectedcn`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_name: Option<String>,
+    /// Names of the balancer's servers by the endpoint of the cluster, for variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub servers: BTreeMap<String, ServerName>,
+    pub servers: BTreeMap<Uuid, ServerName>,
 }
 
 /// A target server as variables tell of it.

@@ -3,7 +3,11 @@
 //! Every execution of a script has variables of its own because all its files are the body of one function. Refuses to
 //! know what a script may call; that is the runner's.
 
+mod check;
+
 use std::sync::Arc;
+
+pub use check::Problem;
 
 /// Names that the function gives to the script.
 pub const PARAMETERS: &str =
@@ -18,6 +22,9 @@ pub struct Script {
 }
 
 impl Script {
+    /// What engines call the function's text in the stacks of errors.
+    pub const NAME: &str = "script";
+
     /// Puts files together, in the order in which they run.
     pub fn assemble<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut text = format!("(function({PARAMETERS}){{\n");
@@ -36,6 +43,15 @@ impl Script {
             text,
             files: begins,
         }
+    }
+
+    /// The line of the text in the innermost frame of a stack that is the script's: `    at f (script:12:3)`.
+    pub fn line_in(stack: &str) -> Option<u32> {
+        stack.lines().find_map(|frame| {
+            let (_, place) = frame.split_once("script:")?;
+            let digits = place.split(|character: char| !character.is_ascii_digit());
+            digits.into_iter().next()?.parse().ok()
+        })
     }
 
     /// The function expression.

@@ -3,10 +3,5 @@
 //! The engine sees one plugin, [`flow`]: a route's pipeline has it as its only step, and its configuration is the compiled
 //! program. Start there; [`policies`] is the table of what a step may run.
 
-#![allow(
-    dead_code,
-    reason = "the view that policies have of a transaction is wider than the first of them need"
-)]
-
 pub(crate) mod flow;
 pub(crate) mod policies;

@@ -109,7 +109,10 @@ fn link(plan: &Arc<InstancePlan>, context: &LinkContext<'_>) -> Result<Arc<dyn P
     };
     Ok(Arc::new(MtlsAuth {
         auth: CertificateAuth::link(rules, context)?,
-        request: CertificateRequest { authorities: named },
+        request: CertificateRequest {
+            authorities: named,
+            ..CertificateRequest::default()
+        },
     }))
 }
 

@@ -284,6 +284,13 @@ impl Cluster {
         self.table.load().addresses().cloned().collect()
     }
 
+    /// The endpoint that an address stands for at present; the first one where several share it.
+    pub fn endpoint_at(&self, address: SocketAddr) -> Option<Arc<Endpoint>> {
+        let table = self.table.load();
+        let found = table.addresses().find(|known| known.socket == address);
+        found.map(|known| Arc::clone(&known.endpoint))
+    }
+
     /// All endpoints with what is known of them, in the plan's order.
     pub fn view(&self) -> Vec<EndpointView> {
         let known = |address: SocketAddr, host: &Arc<str>| {

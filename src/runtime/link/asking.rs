@@ -94,6 +94,12 @@ fn ask_for(
         return;
     }
     for request in &wishes.own {
+        if !request.server_names.is_empty() {
+            for name in &request.server_names {
+                requests.ask(name, request, authorities);
+            }
+            continue;
+        }
         for matcher in &route.matchers {
             if matcher.snis.is_empty() {
                 requests.ask_everyone(request, authorities);

@@ -69,8 +69,9 @@ impl Admin {
         response
     }
 
+    /// Waits until what a write has answered serves.
     #[track_caller]
-    fn await_revision(&self, response: &Response) {
+    pub(crate) fn await_revision(&self, response: &Response) {
         let Some(status) = self.status else { return };
         let revision: u64 = response
             .header("X-Sallyport-Revision")

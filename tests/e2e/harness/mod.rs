@@ -3,6 +3,7 @@
 //! Start at [`Gateway`] and [`Origin`]. Nothing here sleeps for luck: [`eventually`] polls until a deadline.
 
 mod admin;
+mod bundles;
 mod certificates;
 mod client;
 pub(crate) mod consul;
@@ -15,6 +16,7 @@ mod programs;
 use std::time::{Duration, Instant};
 
 pub(crate) use admin::Admin;
+pub(crate) use bundles::{Organization, zip_files};
 pub(crate) use certificates::{Authority, Pair};
 pub(crate) use client::{Client, Request, Response, tls_stream};
 pub(crate) use daemons::Daemon;

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{Pair, eventually};
 
 /// Runs curl quietly with these arguments; gives standard output, and fails if curl does.
 #[track_caller]
@@ -141,6 +141,31 @@ pub(crate) struct NginxOrigin {
 impl NginxOrigin {
     /// Serves `files` (name and content) from `/`.
     pub(crate) fn serving(files: &[(&str, &[u8])]) -> Self {
+        Self::start(files, |address, root| {
+            format!("listen {address}; root {root};")
+        })
+    }
+
+    /// Serves over TLS clients that show a certificate of this authority, and tells them whose it was.
+    pub(crate) fn verifying_clients(pair: &Pair, authority_pem: &str) -> Self {
+        let files: [(&str, &[u8]); 3] = [
+            ("server.pem", pair.certificate.as_bytes()),
+            ("server.key", pair.key.as_bytes()),
+            ("clients.pem", authority_pem.as_bytes()),
+        ];
+        Self::start(&files, |address, root| {
+            format!(
+                "listen {address} ssl; ssl_certificate {root}/server.pem; ssl_certificate_key {root}/server.key;\n\
+                 ssl_client_certificate {root}/clients.pem; ssl_verify_client on;\n\
+                 location / {{ return 200 \"$ssl_client_s_dn $request_uri\"; }}"
+            )
+        })
+    }
+
+    fn start(
+        files: &[(&str, &[u8])],
+        server: impl Fn(SocketAddr, &dyn std::fmt::Display) -> String,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let root = folder.path().display();
         for (name, content) in files {
@@ -155,13 +180,14 @@ impl NginxOrigin {
                 &fs::metadata("/proc/self").expect("a process"),
             );
             let user = if user == 0 { "user root;" } else { "" };
+            let server = server(address, &root);
             let configuration = format!(
                 "{user} daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\n\
                  events {{ worker_connections 512; }}\n\
                  http {{ access_log off; default_type text/plain;\n\
                  client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;\n\
                  uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n\
-                 server {{ listen {address}; root {root}; }} }}\n"
+                 server {{ {server} }} }}\n"
             );
             let file = folder.path().join("nginx.conf");
             fs::write(&file, configuration).expect("a file");

@@ -11,13 +11,14 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Surroundings, id, tls};
+use crate::base::source_ref::SourceRef;
 use crate::dialects::apigee::entities::VirtualHost;
 use crate::dialects::apigee::entities::virtual_host;
-use crate::dialects::apigee::program::{PLUGIN, Program};
+use crate::dialects::apigee::program::{ClientCertificates, PLUGIN, Program};
 use crate::dialects::apigee::xml::Findings;
 use crate::model::plan::{
-    Candidate, CertificatePlan, InstancePlan, PathJoining, PipelineKey, PipelinePlan, Plan,
-    Protocol, ProtocolSet, RoutePlan, Scope, StepPlan,
+    AuthorityPlan, Candidate, CertificatePlan, InstancePlan, PathJoining, PipelineKey,
+    PipelinePlan, Plan, Protocol, ProtocolSet, RoutePlan, Scope, StepPlan,
 };
 use crate::model::route::{
     self, AddressPattern, HostPattern, MatcherPlan, NamePattern, PathCondition, Precedence,
@@ -81,12 +82,51 @@ pub(super) fn matcher(host: &VirtualHost, base_path: &str, route: Uuid) -> Match
     }
 }
 
-/// The two that exist from the start stand for listeners whatever their port.
+/// The two that exist from the start stand for listeners whatever their port, also after they were written to.
 fn own_port(host: &VirtualHost) -> Option<u16> {
-    match host.built_in {
+    match [virtual_host::PLAIN, virtual_host::SECURE].contains(&host.name.as_str()) {
         true => None,
         false => host.port.parse().ok(),
     }
+}
+
+/// What a virtual host demands of its clients; the authorities that it trusts become part of the plan.
+pub(super) fn clients(
+    surroundings: &Surroundings<'_>,
+    host: &VirtualHost,
+    plan: &mut Plan,
+    findings: &mut Findings,
+) -> Option<ClientCertificates> {
+    let info = host.tls.as_ref()?;
+    if !info.enabled || !info.client_auth_enabled {
+        return None;
+    }
+    let mut demanded = ClientCertificates {
+        unverified: info.ignore_validation_errors,
+        server_names: host.hosts(),
+        ..ClientCertificates::default()
+    };
+    let trusted = match &info.trust_store {
+        Some(store) => tls::authorities(surroundings, store),
+        None if demanded.unverified => Ok(Vec::new()),
+        None => Err("ClientAuthEnabled needs a <TrustStore>".to_owned()),
+    };
+    match trusted {
+        Err(reason) => {
+            let at = SourceRef::subject(format!("virtual host \"{}\"", host.name));
+            findings.error("trust-store", at, reason);
+        }
+        Ok(certificates) => {
+            for certificate in certificates {
+                let id = id(&["authority", &certificate]);
+                demanded.authorities.push(id);
+                let certificate = certificate.into();
+                plan.authorities
+                    .insert(id, Arc::new(AuthorityPlan { id, certificate }));
+            }
+        }
+    }
+    Some(demanded)
 }
 
 /// Whole segments, `*` one that is not empty.
@@ -160,7 +200,10 @@ pub(super) fn pipeline(program: Uuid, config: serde_json::Value) -> (PipelineKey
         id: program,
         plugin: PLUGIN.into(),
         config,
-        scope: Scope::default(),
+        scope: Scope {
+            route: Some(program),
+            ..Scope::default()
+        },
         protocols: ProtocolSet::of(&[Protocol::Http, Protocol::Https]),
     };
     let step = StepPlan {
@@ -220,7 +263,7 @@ pub(super) fn certificates(
         let mut who = String::new();
         // Writing to a text cannot fail.
         let _ = write!(who, "virtual host \"{}\"", host.name);
-        let at = crate::base::source_ref::SourceRef::subject(who);
+        let at = SourceRef::subject(who);
         match tls::key_pair(surroundings, store, alias) {
             Ok(pair) => {
                 let id = id(&[place[0], place[1], "certificate", &host.name]);

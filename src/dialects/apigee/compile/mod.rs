@@ -52,6 +52,8 @@ struct Surroundings<'a> {
     organization: &'a str,
     environment: &'a str,
     options: &'a Options,
+    /// Scripts are compiled to see whether that can be done. Only before a deployment: it takes time.
+    checks_scripts: bool,
     /// Shared flows deployed here, by name.
     shared_flows: BTreeMap<String, Shared>,
 }
@@ -110,8 +112,9 @@ pub fn check_deployment(
     deployed: &DeployedBundle,
     options: &Options,
 ) -> Vec<Diagnostic> {
-    let surroundings =
+    let mut surroundings =
         Surroundings::new(set, &deployed.organization, &deployed.environment, options);
+    surroundings.checks_scripts = true;
     let files = surroundings.files(deployed);
     let (bundle, mut findings) = parse(deployed.kind, &files);
     match deployed.kind {
@@ -127,7 +130,6 @@ pub fn check_deployment(
             );
         }
         BundleKind::SharedFlow => {
-            let mut surroundings = surroundings;
             let shared = Shared {
                 revision: deployed.revision,
                 bundle,
@@ -207,6 +209,7 @@ fn compile_environment(
                 plan.forwards.extend(own.forwards);
                 plan.clusters.extend(own.clusters);
                 plan.pipelines.extend(own.pipelines);
+                plan.authorities.extend(own.authorities);
             }
         }
         let who = format!("{} revision {}", deployed.name, deployed.revision);
@@ -242,6 +245,7 @@ impl<'a> Surroundings<'a> {
             organization,
             environment,
             options,
+            checks_scripts: false,
             shared_flows: BTreeMap::new(),
         };
         let kind = BundleKind::SharedFlow;
@@ -305,6 +309,7 @@ fn difference(old: &Plan, new: &Plan) -> PlanDelta {
         clusters: of(&old.clusters, &new.clusters),
         pipelines: of(&old.pipelines, &new.pipelines),
         certificates: of(&old.certificates, &new.certificates),
+        authorities: of(&old.authorities, &new.authorities),
         ..PlanDelta::default()
     }
 }

@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::target::{self, Place};
 use super::{Surroundings, handling, id, matcher};
+use crate::base::source_ref::SourceRef;
 use crate::dialects::apigee::bundle::{self, Bundle, Policy, ProxyEndpoint, Step, TargetEndpoint};
 use crate::dialects::apigee::describe;
 use crate::dialects::apigee::entities::{Cache, FlowHook, HookPoint};
 use crate::dialects::apigee::entity_set::{DeployedBundle, Files};
-use crate::dialects::apigee::policies::Callout;
+use crate::dialects::apigee::policies::{Callout, javascript};
 use crate::dialects::apigee::program::{
     self, Entrance, Hook, Hooks, Program, ProxyProgram, Route, RouteTo, SharedFlow,
 };
+use crate::dialects::apigee::script::Script;
 use crate::dialects::apigee::xml::Findings;
 use crate::model::plan::Plan;
 
@@ -84,7 +88,7 @@ fn check_cycles(
     if path.iter().any(|other| other == name) {
         if path.first().is_some_and(|first| first == name) {
             let message = format!("calls itself: {} calls {name}", path.join(" calls "));
-            let at = crate::base::source_ref::SourceRef::subject(format!("shared flow \"{name}\""));
+            let at = SourceRef::subject(format!("shared flow \"{name}\""));
             findings.error("cyclic-callout", at, message);
         }
         return;
@@ -136,6 +140,7 @@ impl Unit<'_> {
                 virtual_host: host.name.clone(),
                 aliases: host.host_aliases.clone(),
                 tls: host.is_tls(),
+                clients: matcher::clients(surroundings, host, self.plan, self.findings),
             };
             entrances.insert(route, entrance);
             routes.push((route, host));
@@ -316,6 +321,9 @@ impl Unit<'_> {
                 }
             }
         }
+        if surroundings.checks_scripts && policy.kind == "Javascript" {
+            self.check_script(policy, &resources, files);
+        }
         let mut terms = None;
         for named in &policy.parsed.caches {
             let key = surroundings.key(&named.value);
@@ -356,6 +364,40 @@ impl Unit<'_> {
             callout,
             cache: terms,
         }
+    }
+
+    /// A script that does not compile would fail with every request.
+    fn check_script(
+        &mut self,
+        policy: &Policy,
+        resources: &BTreeMap<String, String>,
+        files: &Files,
+    ) {
+        let config = javascript::Config::deserialize(&policy.parsed.config);
+        let Ok(config) = config else { return };
+        // A resource that is missing has been reported.
+        let Ok(parts) = config.script_files(&policy.name, resources) else {
+            return;
+        };
+        let Err(problem) = Script::assemble(parts).check() else {
+            return;
+        };
+        let at = match &problem.place {
+            Some((file, line)) if **file != *policy.name => {
+                let own = bundle::resource(files, "jsc", file).is_some();
+                let document = match own {
+                    true => format!("resources/jsc/{file}"),
+                    false => format!("jsc://{file}"),
+                };
+                SourceRef::document(document).at_line(*line)
+            }
+            _ => policy.at.clone(),
+        };
+        let message = format!(
+            "the script of policy \"{}\" does not compile: {problem}",
+            policy.name
+        );
+        self.findings.error("ScriptCompilationFailed", at, message);
     }
 
     fn note_shared(&mut self, policy: &Policy, shared: &mut SharedNames) {

@@ -97,6 +97,7 @@ pub(super) fn http(
         is_dynamic: false,
         properties: target.properties.clone(),
         tls: None,
+        expected_name: expected_name(target.tls.as_ref()),
         servers: BTreeMap::new(),
     };
     if let Some(balancer) = &target.balancer {
@@ -153,6 +154,10 @@ pub(super) fn http(
     );
     insert(plan, forward, cluster);
     Some(way)
+}
+
+fn expected_name(info: Option<&TlsInfo>) -> Option<String> {
+    Some(info?.common_name.as_ref()?.name.clone())
 }
 
 fn insert(plan: &mut Plan, forward: ForwardPlan, cluster: ClusterPlan) {
@@ -308,16 +313,15 @@ fn balanced(
             Some(_) => {}
         }
         first.get_or_insert_with(|| (found.host.clone(), found.port));
-        way.servers.insert(
-            format!("{}:{}", found.host, found.port),
-            ServerName {
-                name: server.name.clone(),
-                is_fallback: server.fallback,
-            },
-        );
+        let rank = u8::from(server.fallback);
+        let endpoint = endpoint(id, &found.host, found.port, server.weight, rank);
+        let name = ServerName {
+            name: server.name.clone(),
+            is_fallback: server.fallback,
+        };
+        way.servers.insert(endpoint.id, name);
         if server.enabled && found.is_enabled {
-            let rank = u8::from(server.fallback);
-            endpoints.push(endpoint(id, &found.host, found.port, server.weight, rank));
+            endpoints.push(endpoint);
         }
     }
     let (secure, info, _) = settings.unwrap_or_default();
@@ -325,6 +329,7 @@ fn balanced(
         (true, info) => info.or_else(|| target.tls.clone()).unwrap_or_default(),
         (false, _) => TlsInfo::default(),
     };
+    way.expected_name = expected_name(Some(&info));
     if info.is_dynamic() {
         findings.error(
             "tls",

@@ -252,6 +252,20 @@ pub(super) fn key_pair(
     })
 }
 
+/// The certificates of a trust store, those of chains one by one.
+pub(super) fn authorities(
+    surroundings: &Surroundings<'_>,
+    name: &str,
+) -> Result<Vec<String>, String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let texts = trusted(surroundings, name)?;
+    let certificates = texts.iter().flat_map(|text| text.split_inclusive(END));
+    Ok(certificates
+        .map(|text| text.trim().to_owned())
+        .filter(|text| text.ends_with(END))
+        .collect())
+}
+
 fn trusted(surroundings: &Surroundings<'_>, name: &str) -> Result<Vec<Arc<str>>, String> {
     let store = store(surroundings, name)?;
     let certificates: Vec<Arc<str>> = aliases(surroundings, &store)

@@ -88,6 +88,7 @@ impl VirtualHost {
             "propagateTLSInformation",
         ]);
         fields.finish()?;
+        host.check_tls()?;
         for (field, list) in [
             ("interfaces", &host.interfaces),
             ("listenOptions", &host.listen_options),
@@ -100,6 +101,29 @@ impl VirtualHost {
             }
         }
         Ok(host)
+    }
+
+    /// What a listener cannot do for one virtual host alone is refused.
+    fn check_tls(&self) -> Result<(), ApiError> {
+        let Some(tls) = &self.tls else {
+            return Ok(());
+        };
+        let refused = |reason: &str| Err(ApiError::field("sSLInfo", reason));
+        if tls.client_auth_enabled && !tls.enabled {
+            return refused("clientAuthEnabled needs enabled as well");
+        }
+        if tls.client_auth_enabled && tls.trust_store.is_none() && !tls.ignore_validation_errors {
+            return refused("clientAuthEnabled needs a trustStore");
+        }
+        if tls.common_name.is_some() {
+            return refused("commonName is for targets, clients are judged by trustStore alone");
+        }
+        if !tls.ciphers.is_empty() || !tls.protocols.is_empty() {
+            return refused(
+                "ciphers and protocols are settings of the instance ('ssl_ciphers', 'ssl_protocols')",
+            );
+        }
+        Ok(())
     }
 
     /// Whether clients speak TLS to it.

@@ -29,6 +29,30 @@ pub struct Config {
     pub properties: BTreeMap<String, String>,
 }
 
+impl Config {
+    /// The script's files in the order in which they run, with the names that errors tell. `resources` are texts by URL;
+    /// what is written in the policy itself goes by the policy's name.
+    ///
+    /// # Errors
+    /// When a resource is not there.
+    pub fn script_files<'a>(
+        &'a self,
+        policy: &'a str,
+        resources: &'a BTreeMap<String, String>,
+    ) -> Result<Vec<(&'a str, &'a str)>, String> {
+        let mut files = Vec::with_capacity(self.files.len() + 1);
+        for url in &self.files {
+            let text = resources.get(url);
+            let text = text.ok_or_else(|| format!("there is no resource {url}"))?;
+            files.push((url.trim_start_matches("jsc://"), text.as_str()));
+        }
+        if let Some(source) = &self.source {
+            files.push((policy, source.as_str()));
+        }
+        Ok(files)
+    }
+}
+
 pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
     let findings = &mut *reader.findings;
     let place = reader.fields.place();

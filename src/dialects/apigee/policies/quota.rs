@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::texts::{RefOrText, place};
 use super::{Parsed, PolicyReader};
+use crate::base::source_ref::SourceRef;
+use crate::dialects::apigee::date::Civil;
 use crate::dialects::apigee::xml::{Element, Fields, Findings};
 
 /// Requests when nobody says how many.
@@ -62,10 +64,9 @@ impl Unit {
     }
 }
 
-/// The policy as data.
+/// How many calls in which time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Config {
-    pub manner: Manner,
+pub struct Allowance {
     /// Where the limit comes from when the variable says nothing.
     pub count: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +76,15 @@ pub struct Config {
     pub class: Option<(String, Vec<(String, u64)>)>,
     pub interval: RefOrText,
     pub unit: RefOrText,
+}
+
+/// The policy as data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub manner: Manner,
+    /// What counts where no product says anything. None only with `product_step`: then nothing is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance: Option<Allowance>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identifier: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,51 +142,43 @@ pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
             "is for type 'calendar' only (StartTimeNotSupported)",
         );
     }
-    let (count, count_reference, class) = match fields("Allow", findings) {
-        Some(element) => read_allow(element, findings),
-        None => (COUNT_DEFAULT, None, None),
+    let own = Written {
+        allow: fields("Allow", findings),
+        interval: fields("Interval", findings),
+        unit: fields("TimeUnit", findings),
     };
-    let product_step = fields("UseQuotaConfigInAPIProduct", findings).and_then(|element| {
+    let mut product_step = None;
+    let mut of_product = None;
+    if let Some(element) = fields("UseQuotaConfigInAPIProduct", findings) {
         let mut inner = Fields::new(element);
-        let step = inner.attribute_text("stepName").map(str::to_owned);
-        // What counts without a product; the policy's own elements say the same.
-        inner.ignore(&["DefaultConfig"]);
+        product_step = Some(inner.required_attribute("stepName", findings)?.to_owned());
+        if let Some(default) = inner.child("DefaultConfig", findings) {
+            let mut inner = Fields::new(default);
+            let written = Written {
+                allow: inner.child("Allow", findings),
+                interval: inner.child("Interval", findings),
+                unit: inner.child("TimeUnit", findings),
+            };
+            inner.finish(findings);
+            of_product = Some(written.read(place(default), findings)?);
+        }
         inner.finish(findings);
-        step
-    });
-    let interval = fields("Interval", findings).map(|element| RefOrText::read(element, findings));
-    let unit = fields("TimeUnit", findings).map(|element| RefOrText::read(element, findings));
-    let needed = product_step.is_none();
-    let (interval, unit) = (interval.unwrap_or_default(), unit.unwrap_or_default());
-    if needed && (interval.is_empty() || unit.is_empty()) {
-        findings.error(
-            "missing-interval",
-            place_of_all,
-            "needs <Interval> and <TimeUnit>",
-        );
-        return None;
     }
-    let sound = |text: &str| text.trim().parse::<u32>().is_ok_and(|number| number > 0);
-    if interval.text.as_deref().is_some_and(|text| !sound(text)) {
-        findings.error(
-            "invalid-interval",
-            place_of_all,
-            "<Interval> must be a whole number from 1 (InvalidQuotaInterval)",
-        );
-        return None;
-    }
-    if unit
-        .text
-        .as_deref()
-        .is_some_and(|text| Unit::from_word(text).is_none())
-    {
-        findings.error(
-            "invalid-time-unit",
-            place_of_all,
-            "<TimeUnit> must be second, minute, hour, day, week or month (InvalidQuotaTimeUnit)",
-        );
-        return None;
-    }
+    let is_written = own.interval.is_some() || own.unit.is_some();
+    let allowance = match of_product {
+        Some(default) => {
+            if own.allow.is_some() || is_written {
+                findings.warning(
+                    "no-effect",
+                    place_of_all.clone(),
+                    "<Allow>, <Interval> and <TimeUnit> have no effect beside <DefaultConfig>",
+                );
+            }
+            Some(default)
+        }
+        None if product_step.is_some() && !is_written => None,
+        None => Some(own.read(place_of_all.clone(), findings)?),
+    };
     let mut reference = |name: &'static str| {
         let element = fields(name, findings)?;
         RefOrText::read(element, findings).reference
@@ -198,15 +200,64 @@ pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
     }
     reader.parsed(&Config {
         manner,
-        count,
-        count_reference,
-        class,
-        interval,
-        unit,
+        allowance,
         identifier,
         weight,
         product_step,
     })
+}
+
+/// The elements that say how many calls in which time.
+struct Written<'a> {
+    allow: Option<Element<'a>>,
+    interval: Option<Element<'a>>,
+    unit: Option<Element<'a>>,
+}
+
+impl Written<'_> {
+    fn read(self, at: SourceRef, findings: &mut Findings) -> Option<Allowance> {
+        let (count, count_reference, class) = match self.allow {
+            Some(element) => read_allow(element, findings),
+            None => (COUNT_DEFAULT, None, None),
+        };
+        let mut text = |element: Option<Element<'_>>| {
+            element
+                .map(|element| RefOrText::read(element, findings))
+                .unwrap_or_default()
+        };
+        let (interval, unit) = (text(self.interval), text(self.unit));
+        let sound = |text: &str| text.trim().parse::<u32>().is_ok_and(|number| number > 0);
+        let wrong = if interval.is_empty() || unit.is_empty() {
+            Some(("missing-interval", "needs <Interval> and <TimeUnit>"))
+        } else if interval.text.as_deref().is_some_and(|text| !sound(text)) {
+            Some((
+                "invalid-interval",
+                "<Interval> must be a whole number from 1 (InvalidQuotaInterval)",
+            ))
+        } else if unit
+            .text
+            .as_deref()
+            .is_some_and(|text| Unit::from_word(text).is_none())
+        {
+            Some((
+                "invalid-time-unit",
+                "<TimeUnit> must be second, minute, hour, day, week or month (InvalidQuotaTimeUnit)",
+            ))
+        } else {
+            None
+        };
+        if let Some((code, message)) = wrong {
+            findings.error(code, at, message);
+            return None;
+        }
+        Some(Allowance {
+            count,
+            count_reference,
+            class,
+            interval,
+            unit,
+        })
+    }
 }
 
 type Allow = (u64, Option<String>, Option<(String, Vec<(String, u64)>)>);
@@ -268,13 +319,17 @@ pub fn parse_moment(text: &str) -> Option<i64> {
     if !sound {
         return None;
     }
-    // Years are counted from March, so that the leap day comes last.
-    let shifted_year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (shifted_year / 400, shifted_year % 400);
-    let from_march = (month + 9) % 12;
-    let of_year = (153 * from_march + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
+    let small = |number: i64| u32::try_from(number).unwrap_or_default();
+    let moment = Civil {
+        year,
+        month: small(month),
+        day: small(day),
+        hour: small(hour),
+        minute: small(minute),
+        second: small(second),
+        ..Civil::of_millis(0)
+    };
+    Some(moment.millis() / 1000)
 }
 
 #[cfg(test)]
@@ -305,17 +360,45 @@ mod tests {
         );
         let config = config.unwrap();
         assert_eq!(config.manner, Manner::Calendar(1_704_067_200));
+        let allowance = config.allowance.unwrap();
         assert_eq!(
-            (config.count, config.count_reference.as_deref()),
+            (allowance.count, allowance.count_reference.as_deref()),
             (5, Some("c"))
         );
         for body in [
             "<Interval>0</Interval><TimeUnit>minute</TimeUnit>",
             "<Interval>1</Interval><TimeUnit>year</TimeUnit>",
             "<Interval>1</Interval>",
+            "<UseQuotaConfigInAPIProduct stepName='v'><DefaultConfig><Allow count='1'/></DefaultConfig></UseQuotaConfigInAPIProduct>",
+            "<UseQuotaConfigInAPIProduct/>",
         ] {
             let (config, findings, _) = read::<Config>(&format!("<Quota name='q'>{body}</Quota>"));
             assert!(config.is_none() && findings.iter().any(|one| one.is_error()));
         }
+    }
+
+    #[test]
+    fn limits_of_products_may_have_defaults() {
+        let product = |inside: &str| {
+            let xml = format!(
+                "<Quota name='q'><UseQuotaConfigInAPIProduct stepName='v'>{inside}</UseQuotaConfigInAPIProduct></Quota>"
+            );
+            let (config, findings, _) = read::<Config>(&xml);
+            assert!(!findings.iter().any(|one| one.is_error()), "{findings:?}");
+            config.unwrap()
+        };
+        let bare = product("");
+        assert_eq!(
+            (bare.product_step.as_deref(), bare.allowance),
+            (Some("v"), None)
+        );
+        let default = product(
+            "<DefaultConfig><Allow count='7'/><Interval>2</Interval><TimeUnit>hour</TimeUnit></DefaultConfig>",
+        );
+        let allowance = default.allowance.unwrap();
+        assert_eq!(
+            (allowance.count, allowance.unit.text.as_deref()),
+            (7, Some("hour"))
+        );
     }
 }

@@ -4,13 +4,15 @@
 //! something cannot be written.
 
 use std::borrow::Cow;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use uuid::Uuid;
 
+use crate::dialects::apigee::date::{self, Civil};
 use crate::dialects::apigee::message::WriteError;
 use crate::dialects::apigee::variables::{Value, VariableName};
 use crate::dialects::apigee::xml::boolean_of;
+use crate::plugins::apigee::flow::clients;
 use crate::plugins::apigee::flow::scope::{ERROR, FaultFacts, Scope, Side, TargetFacts};
 use crate::runtime::clock;
 
@@ -181,7 +183,7 @@ fn client<'a>(scope: &'a Scope, rest: &str) -> Option<Value<'a>> {
         "sent.start.time" => scope.times.client_sent_start.map(time),
         "sent.end.timestamp" => scope.times.client_sent_end.map(timestamp),
         "sent.end.time" => scope.times.client_sent_end.map(time),
-        _ => None,
+        other => clients::client_variable(inbound.client_certificate.as_ref()?, other),
     }
 }
 
@@ -191,7 +193,10 @@ fn tls<'a>(scope: &'a Scope, rest: &str) -> Option<Value<'a>> {
         "protocol" => Some(facts.version.into()),
         "cipher" => Some(facts.cipher.into()),
         "server.name" => Some(facts.server_name.as_deref()?.into()),
-        _ => None,
+        other => {
+            let shown = scope.inbound.client_certificate.as_ref()?;
+            clients::tls_variable(shown, other.strip_prefix("client.")?)
+        }
     }
 }
 
@@ -284,32 +289,29 @@ fn node_id(scope: &Scope) -> Value<'static> {
 }
 
 fn system<'a>(scope: &'a Scope, rest: &str) -> Option<Value<'a>> {
-    let now = || clock::unix_milliseconds(Instant::now());
-    let field = |index: usize| {
-        let (fields, milliseconds) = civil(now());
-        match index {
-            6 => Some(Value::Integer(milliseconds)),
-            index => fields.get(index).copied().map(Value::Integer),
-        }
-    };
+    let now = || milliseconds(Instant::now());
+    if let Some(field) = rest.strip_prefix("time.")
+        && field != "zone"
+    {
+        let time = Civil::of_millis(now());
+        let value = match field {
+            "year" => i32::try_from(time.year).unwrap_or(i32::MAX).into(),
+            "month" => number(time.month),
+            "day" => number(time.day),
+            // Java counts from Sunday, which is 1.
+            "dayofweek" => number(time.weekday + 1),
+            "hour" => number(time.hour),
+            "minute" => number(time.minute),
+            "second" => number(time.second),
+            "millisecond" => number(time.millisecond),
+            _ => return None,
+        };
+        return Some(value);
+    }
     match rest {
-        "time" => Some(http_date(now()).into()),
-        "timestamp" => Some(Value::Long(i64::try_from(now()).unwrap_or(i64::MAX))),
+        "time" => Some(variable_date(now()).into()),
+        "timestamp" => Some(Value::Long(now())),
         "uuid" => Some(node_id(scope)),
-        "time.year" => field(0),
-        "time.month" => field(1),
-        "time.day" => field(2),
-        "time.hour" => field(3),
-        "time.minute" => field(4),
-        "time.second" => field(5),
-        "time.millisecond" => field(6),
-        "time.dayofweek" => {
-            // The first of January 1970 was a Thursday; Java counts from Sunday, which is 1.
-            let days = now() / 86_400_000;
-            Some(Value::Integer(
-                i32::try_from((days + 4) % 7 + 1).unwrap_or(1),
-            ))
-        }
         "time.zone" => Some("UTC".into()),
         "region.name" | "pod.name" => Some("local".into()),
         "interface.eth0" => Some(scope.inbound.connection.local.ip().to_string().into()),
@@ -317,48 +319,26 @@ fn system<'a>(scope: &'a Scope, rest: &str) -> Option<Value<'a>> {
     }
 }
 
+/// The fields of a date are small.
+fn number(field: u32) -> Value<'static> {
+    i32::try_from(field).unwrap_or(i32::MAX).into()
+}
+
+fn milliseconds(moment: Instant) -> i64 {
+    i64::try_from(clock::unix_milliseconds(moment)).unwrap_or(i64::MAX)
+}
+
 fn timestamp(moment: Instant) -> Value<'static> {
-    Value::Long(i64::try_from(clock::unix_milliseconds(moment)).unwrap_or(i64::MAX))
+    Value::Long(milliseconds(moment))
 }
 
 fn time(moment: Instant) -> Value<'static> {
-    http_date(clock::unix_milliseconds(moment)).into()
+    variable_date(milliseconds(moment)).into()
 }
 
 /// `Wed, 21 Aug 2013 19:16:47 UTC`
-fn http_date(milliseconds: u64) -> String {
-    let moment = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(milliseconds);
-    httpdate::fmt_http_date(moment).replace("GMT", "UTC")
-}
-
-/// Year, month, day, hour, minute and second in UTC, and the milliseconds.
-fn civil(milliseconds: u64) -> ([i32; 6], i32) {
-    let as_int = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
-    let (seconds, rest) = (milliseconds / 1_000, milliseconds % 1_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's days-from-civil turned round: eras of 400 years that begin in March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let fields = [
-        year,
-        month,
-        day,
-        second / 3_600,
-        second / 60 % 60,
-        second % 60,
-    ];
-    (fields.map(as_int), as_int(rest))
+fn variable_date(milliseconds: i64) -> String {
+    date::format(date::VARIABLE_FORMAT, milliseconds).unwrap_or_default()
 }
 
 /// The URL that the client asked for.
@@ -380,21 +360,4 @@ fn inbound_url(scope: &Scope) -> String {
         url.push_str(query);
     }
     url
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn takes_times_apart() {
-        // 2013-08-21T19:16:47.123Z, and the last second of a leap year's February.
-        assert_eq!(civil(1_377_112_607_123), ([2013, 8, 21, 19, 16, 47], 123));
-        assert_eq!(civil(1_709_251_199_000), ([2024, 2, 29, 23, 59, 59], 0));
-        assert_eq!(civil(0), ([1970, 1, 1, 0, 0, 0], 0));
-        assert_eq!(
-            http_date(1_377_112_607_123),
-            "Wed, 21 Aug 2013 19:16:47 UTC"
-        );
-    }
 }

@@ -1,4 +1,5 @@
-//! Forwards to hosts that only requests bring to light: URLs with variables, `target.url`.
+//! Forwards that only requests bring to light: hosts in URLs with variables and in `target.url`, and names that a target's
+//! certificate must have (`target.expectedcn`).
 //!
 //! A forward is made on first use from a profile (a forward of the plan, whose timeouts and TLS count) and kept, because
 //! it resolves the name and its identity is what makes connections reusable.
@@ -11,7 +12,7 @@ use uuid::Uuid;
 
 use crate::dialects::apigee::url::UrlParts;
 use crate::model::plan::{
-    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, Protocol,
+    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, PeerRule, Protocol,
 };
 use crate::runtime::client::Client;
 use crate::runtime::contract::LinkContext;
@@ -19,6 +20,7 @@ use crate::runtime::live::Live;
 use crate::runtime::resolver::Resolver;
 use crate::runtime::serving::Serving;
 use crate::runtime::snapshot::Forward;
+use crate::runtime::upstream_tls::UpstreamTls;
 
 /// Hosts that are kept; the one asked for longest ago makes room.
 const KEPT_MAX: usize = 1_000;
@@ -35,7 +37,16 @@ pub(crate) struct DynamicForwards {
 #[derive(Default)]
 struct Kept {
     turn: u64,
-    forwards: AHashMap<(Uuid, bool, String, u16), Entry>,
+    forwards: AHashMap<Key, Entry>,
+}
+
+/// What tells forwards apart: the forward that each was made from, and what is other about it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Key {
+    /// Another host: TLS, name, port.
+    Host(Uuid, bool, String, u16),
+    /// Another name in the target's certificate; the cluster and port are those of the first forward.
+    Name(Uuid, Uuid, String),
 }
 
 struct Entry {
@@ -58,17 +69,60 @@ impl DynamicForwards {
 
     /// The forward to a host, with the timeouts and TLS of a profile.
     pub(crate) fn to(&self, profile: &Forward, url: &UrlParts) -> Result<Arc<Forward>, String> {
-        let key = (profile.plan.id, url.secure, url.host.clone(), url.port);
+        let key = Key::Host(profile.plan.id, url.secure, url.host.clone(), url.port);
+        self.keep(key, profile, || self.link(profile, url))
+    }
+
+    /// The same forward, to a target whose certificate bears this name whatever host is asked for.
+    pub(crate) fn expecting(
+        &self,
+        forward: &Arc<Forward>,
+        name: &str,
+    ) -> Result<Arc<Forward>, String> {
+        let known = &forward.plan;
+        if forward.tls.is_none() {
+            return Ok(Arc::clone(forward));
+        }
+        let key = Key::Name(known.id, known.cluster, name.to_owned());
+        self.keep(key, forward, || {
+            let mut plan = ForwardPlan::clone(known);
+            plan.tls.peer = PeerRule::CommonName {
+                name: name.into(),
+                wildcard: false,
+            };
+            let client = forward.cluster.plan.client_certificate.as_ref();
+            let tls = UpstreamTls::link(&plan.tls, client, &self.serving.trust, &self.live)?;
+            Ok(Arc::new(Forward {
+                plan: Arc::new(plan),
+                cluster: Arc::clone(&forward.cluster),
+                retries: Arc::clone(&forward.retries),
+                tls: Some(tls),
+            }))
+        })
+    }
+
+    /// What is kept under a key and was made from the same forward, or what `make` gives.
+    fn keep(
+        &self,
+        key: Key,
+        profile: &Forward,
+        make: impl FnOnce() -> Result<Arc<Forward>, String>,
+    ) -> Result<Arc<Forward>, String> {
         let mut kept = self.kept.lock();
         kept.turn += 1;
         let turn = kept.turn;
+        let same_cluster = |entry: &Entry| match key {
+            Key::Host(..) => true,
+            Key::Name(..) => Arc::ptr_eq(&entry.forward.cluster, &profile.cluster),
+        };
         if let Some(entry) = kept.forwards.get_mut(&key)
             && Arc::ptr_eq(&entry.profile, &profile.plan)
+            && same_cluster(entry)
         {
             entry.used = turn;
             return Ok(Arc::clone(&entry.forward));
         }
-        let forward = self.link(profile, url)?;
+        let forward = make()?;
         if kept.forwards.len() >= KEPT_MAX && !kept.forwards.contains_key(&key) {
             let oldest = kept.forwards.iter().min_by_key(|(_, entry)| entry.used);
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {

@@ -260,7 +260,6 @@ pub(crate) fn facts_of(fault: &PolicyFault, category: &'static str, side: Side) 
         message: fault.message.clone(),
         reason: fault.reason.clone(),
         category,
-        status: fault.status,
         state: match side {
             Side::Request => "PROXY_REQ_FLOW",
             Side::Response => "PROXY_RESP_FLOW",

@@ -13,6 +13,7 @@
 
 pub(crate) mod call;
 mod catalogue;
+mod clients;
 pub(crate) mod context;
 mod dynamic;
 mod entrance;
@@ -43,12 +44,15 @@ use crate::dialects::apigee::program as plan;
 use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::model::schema::Record;
+use crate::plugins::apigee::flow::clients::Clients;
 use crate::plugins::apigee::flow::context::PolicyFault;
 use crate::plugins::apigee::flow::program::{HttpWay, Program, RouteTo, Url, Way};
 use crate::plugins::apigee::flow::scope::{REQUEST, Scope};
 use crate::plugins::apigee::flow::target::Composed;
 use crate::plugins::apigee::flow::trace::{Finished, Trace};
 use crate::plugins::apigee::flow::transaction::{Outcome, Transaction};
+use crate::runtime::certificate_requests::CertificateRequest;
+use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding};
 use crate::runtime::fault::{Fault, LocalResponse};
@@ -126,7 +130,7 @@ impl Transparent {
     /// The request's new target: base, suffix, and both queries.
     fn compose(&self, exchange: &Exchange, way: &HttpWay) -> Option<Composed> {
         let forward = exchange.snapshot.forwards.get(&way.plan.forward)?;
-        let path = String::from_utf8_lossy(exchange.raw_path());
+        let path = wire::path(exchange);
         let (_, suffix) = entrance::split(&self.program.plan.base_path, &path);
         let own = exchange.query().map(String::from_utf8_lossy);
         let (base, query) = match &way.url {
@@ -215,13 +219,33 @@ struct Flows {
 struct State(Mutex<Option<Box<Transaction>>>);
 
 impl Flows {
-    fn begin(&self, exchange: &mut Exchange) -> Transaction {
+    /// The certificate that the virtual host demands; none where it demands nothing.
+    ///
+    /// # Errors
+    /// The answer for clients that are not let in.
+    fn client_certificate(
+        &self,
+        exchange: &Exchange,
+    ) -> Result<Option<Arc<ClientCertificate>>, LocalResponse> {
+        let route = exchange.route.as_ref().map(|route| route.plan.id);
+        let entrance = self.program.entrance(route);
+        match entrance.and_then(|entrance| entrance.clients.as_ref()) {
+            None => Ok(None),
+            Some(clients) => clients.judge(exchange).map(Some),
+        }
+    }
+
+    fn begin(
+        &self,
+        exchange: &mut Exchange,
+        certificate: Option<Arc<ClientCertificate>>,
+    ) -> Transaction {
         let program = &self.program;
         wire::add_forwarded(exchange, program.plan.properties.forwards_own_address);
         let request = wire::request(exchange);
         let route = exchange.route.as_ref().map(|route| route.plan.id);
         let entry = entrance::entry(program, route, &request.path);
-        let inbound = wire::inbound(exchange);
+        let inbound = wire::inbound(exchange, certificate);
         let mut scope = Scope::new(Arc::clone(&program.place), inbound, entry, request);
         if let Some(token) = exchange.request.headers.get(&TRACE)
             && program.traces.accepts(token.as_bytes())
@@ -342,7 +366,7 @@ impl Flows {
         let content = body.as_deref().cloned().unwrap_or_default();
         let mut refused = None;
         if let Some(frame) = transaction.top() {
-            frame.note_answered(exchange);
+            frame.note_tries(exchange, true);
             refused = frame.http_way().and_then(|way| refused_response(way, head));
         }
         match refused {
@@ -411,12 +435,21 @@ impl Plugin for Flows {
         }
     }
 
+    fn certificate_request(&self) -> Option<CertificateRequest> {
+        let entrances = self.program.entrances.values();
+        Clients::request(entrances.filter_map(|entrance| entrance.clients.as_ref()))
+    }
+
     fn request_body_bytes_max(&self) -> Option<u64> {
         Some(self.program.plan.handling.request_bytes_max)
     }
 
     async fn access_async(&self, exchange: &mut Exchange) -> Flow {
-        let mut transaction = self.begin(exchange);
+        let certificate = match self.client_certificate(exchange) {
+            Ok(certificate) => certificate,
+            Err(refused) => return Flow::Respond(Box::new(refused)),
+        };
+        let mut transaction = self.begin(exchange, certificate);
         let outcome = match self.refusal(exchange) {
             Some(refused) => {
                 transaction.fail(refused).await;
@@ -464,11 +497,15 @@ impl Plugin for Flows {
                 if matches!(exchange.request_body, RequestBody::Held(_)) {
                     return None;
                 }
-                self.begin(exchange)
+                // Whoever has not shown what is demanded learns no more than that.
+                match self.client_certificate(exchange) {
+                    Ok(certificate) => self.begin(exchange, certificate),
+                    Err(refused) => return Some(refused),
+                }
             }
         };
         if let Some(frame) = transaction.top() {
-            frame.note_answered(exchange);
+            frame.note_tries(exchange, false);
         }
         transaction.fail(fault::of_engine(fault)).await;
         Some(self.local(exchange, transaction))

@@ -11,6 +11,7 @@ use crate::dialects::apigee::condition::Condition;
 use crate::dialects::apigee::program as plan;
 use crate::dialects::apigee::template::Template;
 use crate::dialects::apigee::variables::VariableName;
+use crate::plugins::apigee::flow::clients::Clients;
 use crate::plugins::apigee::flow::dynamic::DynamicForwards;
 use crate::plugins::apigee::flow::registry::Registry;
 use crate::plugins::apigee::flow::trace::Traces;
@@ -43,6 +44,7 @@ pub(crate) struct Entrance {
     pub(crate) name: Arc<str>,
     pub(crate) aliases: Arc<[String]>,
     pub(crate) tls: bool,
+    pub(crate) clients: Option<Clients>,
 }
 
 /// The flows of an endpoint.
@@ -84,7 +86,6 @@ pub(crate) struct Step {
 /// A policy linked, shared by all its attachments.
 pub(crate) struct LinkedPolicy {
     pub(crate) name: Arc<str>,
-    pub(crate) kind: &'static str,
     pub(crate) enabled: bool,
     pub(crate) continue_on_error: bool,
     pub(crate) waits: bool,
@@ -194,7 +195,6 @@ fn link_policies(
             let policy = (entry.link)(&link).map_err(failed)?;
             let linked = LinkedPolicy {
                 name: name.as_str().into(),
-                kind: entry.kind,
                 enabled: plan.enabled,
                 continue_on_error: plan.continue_on_error,
                 waits: policy.waits(),
@@ -351,6 +351,7 @@ impl Program {
                 name: entrance.virtual_host.as_str().into(),
                 aliases: entrance.aliases.clone().into(),
                 tls: entrance.tls,
+                clients: entrance.clients.clone().map(Clients::link),
             };
             (*id, linked)
         });
@@ -391,6 +392,7 @@ fn is_transparent(plan: &plan::ProxyProgram) -> bool {
         return false;
     };
     let quiet = plan.hooks == plan::Hooks::default()
+        && plan.entrances.values().all(|it| it.clients.is_none())
         && plan.flows.is_empty()
         && plan.properties
             == bundle::ProxyProperties {

@@ -17,6 +17,7 @@ use crate::dialects::apigee::variables::{MessageHandle, Value, VariableName, Var
 use crate::plugins::apigee::flow::catalogue;
 use crate::plugins::apigee::flow::trace::Trace;
 use crate::plugins::apigee::policies::Place;
+use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::connection::Connection;
 use crate::runtime::exchange::RequestId;
 use crate::runtime::snapshot::Snapshot;
@@ -30,6 +31,8 @@ pub(crate) const ERROR: MessageHandle = MessageHandle(2);
 
 /// Most custom variables of one execution.
 const VARIABLES_MAX: usize = 10_000;
+/// Most layers of one execution; then their variables are copied.
+const LAYERS_MAX: usize = 16;
 /// Most messages of one execution.
 const MESSAGES_MAX: usize = 1_000;
 
@@ -45,6 +48,8 @@ pub(crate) enum Side {
 pub(crate) struct Inbound {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) connection: Arc<Connection>,
+    /// What the virtual host demanded and accepted.
+    pub(crate) client_certificate: Option<Arc<ClientCertificate>>,
     pub(crate) client_address: IpAddr,
     pub(crate) secure: bool,
     pub(crate) request_id: RequestId,
@@ -79,6 +84,7 @@ pub(crate) struct TargetFacts {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) base_path: String,
+    /// The name that its certificate must have, where it is not the host's (`target.expectedcn`).
     pub(crate) expected_name: Option<String>,
     /// Path and query as sent, once the request was sent.
     pub(crate) sent: Option<String>,
@@ -98,7 +104,6 @@ pub(crate) struct FaultFacts {
     pub(crate) reason: Option<String>,
     /// `Step`, `Messaging`, `Transport`…
     pub(crate) category: &'static str,
-    pub(crate) status: u16,
     /// Where it happened: `error.state`.
     pub(crate) state: &'static str,
 }
@@ -113,6 +118,9 @@ pub(crate) struct Times {
     pub(crate) client_sent_start: Option<Instant>,
     pub(crate) client_sent_end: Option<Instant>,
 }
+
+/// Variables that many executions share, because they are always the same together: what a key stands for.
+pub(crate) type Layer = AHashMap<Box<str>, Value<'static>>;
 
 /// See the module.
 pub(crate) struct Scope {
@@ -138,6 +146,8 @@ pub(crate) struct Scope {
     pub(crate) answer_fields: Vec<(http::HeaderName, http::HeaderValue)>,
     messages: Vec<Option<Message>>,
     custom: AHashMap<Box<str>, Value<'static>>,
+    /// Below the custom variables; a later one covers earlier ones.
+    layers: Vec<Arc<Layer>>,
 }
 
 impl Scope {
@@ -167,6 +177,7 @@ impl Scope {
             answer_fields: Vec::new(),
             messages: vec![Some(request), None, None],
             custom: AHashMap::new(),
+            layers: Vec::new(),
         }
     }
 
@@ -251,6 +262,31 @@ impl Scope {
         let _ = self.set(&VariableName::new(name), value.into());
     }
 
+    /// Sets many variables at once, without a copy of them.
+    pub(crate) fn lay(&mut self, layer: Arc<Layer>) {
+        if let Some(trace) = &mut self.trace {
+            for (name, value) in layer.iter() {
+                trace.written(name, value);
+            }
+        }
+        self.custom.retain(|name, _| !layer.contains_key(name));
+        if self.layers.len() >= LAYERS_MAX {
+            self.copy_layers();
+        }
+        self.layers.push(layer);
+    }
+
+    /// Makes the variables of layers custom ones.
+    fn copy_layers(&mut self) {
+        for layer in std::mem::take(&mut self.layers).into_iter().rev() {
+            for (name, value) in layer.iter() {
+                if self.custom.len() < VARIABLES_MAX && !self.custom.contains_key(name) {
+                    self.custom.insert(name.clone(), value.clone());
+                }
+            }
+        }
+    }
+
     /// Removes a variable. Tells whether there was one.
     ///
     /// # Errors
@@ -262,12 +298,14 @@ impl Scope {
         {
             return message.remove(property);
         }
+        if self
+            .layers
+            .iter()
+            .any(|layer| layer.contains_key(name.as_str()))
+        {
+            self.copy_layers();
+        }
         Ok(self.custom.remove(name.as_str()).is_some())
-    }
-
-    /// All custom variables, for those who show them.
-    pub(crate) fn custom(&self) -> impl Iterator<Item = (&str, &Value<'static>)> {
-        self.custom.iter().map(|(name, value)| (&**name, value))
     }
 
     /// Which message is current.
@@ -351,11 +389,6 @@ impl Scope {
         }
     }
 
-    /// Takes a message away.
-    pub(crate) fn take_message(&mut self, handle: MessageHandle) -> Option<Message> {
-        self.messages.get_mut(handle.0 as usize)?.take()
-    }
-
     /// The message that a property is written to. Writing to a response that is not there yet makes one.
     fn writable_message(&mut self, name: &str) -> Option<MessageHandle> {
         let handle = match name {
@@ -399,6 +432,11 @@ impl Scope {
         {
             return Some(value.borrowed());
         }
+        for layer in self.layers.iter().rev() {
+            if let Some(value) = layer.get(name.as_str()) {
+                return Some(value.borrowed());
+            }
+        }
         if let Some(handle) = self.handle(name.as_str()) {
             return Some(Value::Message(handle));
         }
@@ -416,5 +454,39 @@ impl Scope {
             Property::Path => Some(sent.split('?').next().unwrap_or(sent).into()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::plugins::apigee::policies::test_support::{scope, text};
+
+    #[test]
+    fn layers_are_covered_by_what_is_set_later() {
+        let layer = |pairs: &[(&str, &str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).to_owned().into()));
+            Arc::new(pairs.collect::<Layer>())
+        };
+        let mut scope = scope();
+        scope.set_own("a", "custom".to_owned());
+        scope.lay(layer(&[("a", "1"), ("b", "1"), ("c", "1")]));
+        assert_eq!(text(&scope, "a").as_deref(), Some("1"));
+        scope.set_own("b", "custom".to_owned());
+        assert_eq!(text(&scope, "b").as_deref(), Some("custom"));
+        scope.lay(layer(&[("b", "2")]));
+        assert_eq!(text(&scope, "b").as_deref(), Some("2"));
+        assert!(scope.remove(&VariableName::new("b")).unwrap());
+        let all = ["a", "b", "c"].map(|name| text(&scope, name));
+        assert_eq!(all, [Some("1".to_owned()), None, Some("1".to_owned())]);
+        for number in 0..2 * LAYERS_MAX {
+            scope.lay(layer(&[("n", &number.to_string())]));
+        }
+        assert_eq!(text(&scope, "n"), Some((2 * LAYERS_MAX - 1).to_string()));
+        assert_eq!(text(&scope, "c").as_deref(), Some("1"));
     }
 }

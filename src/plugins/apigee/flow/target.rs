@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::{HOST, HeaderName};
@@ -12,6 +13,7 @@ use crate::dialects::apigee::message::parameters::{self, Parameters};
 use crate::dialects::apigee::program::DynamicTls;
 use crate::dialects::apigee::url::UrlParts;
 use crate::dialects::apigee::xml::boolean_of;
+use crate::model::plan::ForwardPlan;
 use crate::plugins::apigee::flow::context::PolicyFault;
 use crate::plugins::apigee::flow::fault;
 use crate::plugins::apigee::flow::program::{HttpWay, Program, Url, template};
@@ -31,6 +33,7 @@ pub(crate) struct Composed {
 pub(crate) fn facts(scope: &Scope, name: &str, way: &HttpWay) -> TargetFacts {
     let mut facts = TargetFacts {
         name: name.into(),
+        expected_name: way.plan.expected_name.clone(),
         ..TargetFacts::default()
     };
     match &way.url {
@@ -157,6 +160,57 @@ pub(crate) fn compose(
         target,
         host: None,
     })
+}
+
+/// The forward with what the transaction wants otherwise: another name in the target's certificate, and no more time
+/// than is left for the whole exchange.
+pub(crate) fn adjusted(
+    program: &Program,
+    scope: &Scope,
+    way: &HttpWay,
+    mut forward: Arc<Forward>,
+) -> Result<Arc<Forward>, PolicyFault> {
+    let expected = scope
+        .target
+        .as_deref()
+        .and_then(|facts| facts.expected_name.as_deref());
+    if let Some(name) = expected
+        && way.plan.expected_name.as_deref() != Some(name)
+    {
+        forward = expecting(program, forward, name)?;
+    }
+    if let Some(left) = time_left(program, scope) {
+        let left = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+        if left < forward.plan.read_timeout_ms {
+            let plan = ForwardPlan {
+                read_timeout_ms: left,
+                ..ForwardPlan::clone(&forward.plan)
+            };
+            forward = Arc::new(Forward {
+                plan: Arc::new(plan),
+                cluster: Arc::clone(&forward.cluster),
+                retries: Arc::clone(&forward.retries),
+                tls: forward.tls.clone(),
+            });
+        }
+    }
+    Ok(forward)
+}
+
+/// The same forward, to a target whose certificate has this name.
+pub(crate) fn expecting(
+    program: &Program,
+    forward: Arc<Forward>,
+    name: &str,
+) -> Result<Arc<Forward>, PolicyFault> {
+    let linked = program.dynamic.expecting(&forward, name);
+    linked.map_err(|reason| fault::unavailable(&reason))
+}
+
+/// What is left of the time for the whole exchange; none when it has no limit (`api.timeout`).
+pub(crate) fn time_left(program: &Program, scope: &Scope) -> Option<Duration> {
+    let limit = Duration::from_millis(program.plan.properties.api_timeout_ms?);
+    Some(limit.saturating_sub(scope.inbound.started.elapsed()))
 }
 
 /// Where a callout goes: the forward, and its URL's own path and query.

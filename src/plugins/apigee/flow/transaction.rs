@@ -25,7 +25,7 @@ use crate::plugins::apigee::flow::program::{
 use crate::plugins::apigee::flow::scope::{ERROR, Entry, REQUEST, RESPONSE, Scope, Side};
 use crate::plugins::apigee::flow::target::{self, Composed};
 use crate::plugins::apigee::flow::{entrance, fault};
-use crate::runtime::exchange::Exchange;
+use crate::runtime::exchange::{Exchange, Try};
 
 /// See the module.
 pub(crate) struct Transaction {
@@ -93,11 +93,6 @@ impl Transaction {
     /// The frame of the proxy that the client called.
     pub(crate) fn outer(&mut self) -> Option<&mut Frame> {
         self.frames.first_mut()
-    }
-
-    /// Is a proxy being called by another one?
-    pub(crate) fn is_chained(&self) -> bool {
-        self.frames.len() > 1
     }
 
     /// Runs the request's side, and whatever follows while no target outside the process is asked.
@@ -217,15 +212,39 @@ impl Frame {
         Some(answer)
     }
 
-    /// What the engine knows of the target that was asked.
-    pub(crate) fn note_answered(&mut self, exchange: &Exchange) {
+    /// What the engine knows of the target that was asked, and whether it has `answered`.
+    pub(crate) fn note_tries(&mut self, exchange: &Exchange, answered: bool) {
         let Some(facts) = self.scope.target.as_deref_mut() else {
             return;
         };
-        let Some(last) = exchange.tries.last() else {
+        let Some((last, before)) = exchange.tries.split_last() else {
             return;
         };
         facts.address = Some(last.address.ip());
+        let Some(RouteChoice::Target(index)) = self.route else {
+            return;
+        };
+        let Some(Way::Http(way)) = self.program.targets.get(index).map(|target| &target.way) else {
+            return;
+        };
+        let Some(forward) = exchange
+            .chosen_forward
+            .as_ref()
+            .filter(|_| !way.plan.servers.is_empty())
+        else {
+            return;
+        };
+        let named = |tried: &Try| {
+            let endpoint = forward.cluster.endpoint_at(tried.address)?;
+            way.plan.servers.get(&endpoint.id)
+        };
+        if let Some(server) = named(last) {
+            facts.server = Some(server.name.as_str().into());
+            facts.is_fallback = server.is_fallback;
+        }
+        let given_up = before.iter().chain((!answered).then_some(last));
+        let failed = given_up.filter_map(|tried| Some(named(tried)?.name.clone()));
+        facts.failed_servers = failed.collect();
     }
 
     /// The way to the target that was chosen.
@@ -384,6 +403,7 @@ impl Frame {
 
     fn compose(&mut self, program: &Arc<Program>, way: &HttpWay) -> Result<Step, PolicyFault> {
         let mut composed = target::compose(program, &mut self.scope, way)?;
+        composed.forward = target::adjusted(program, &self.scope, way, composed.forward)?;
         if let Some(request) = self.scope.message_mut(REQUEST) {
             target::apply_properties(request, way);
             let host = request.headers.get(http::header::HOST);

@@ -13,6 +13,7 @@ use crate::dialects::apigee::message::Message;
 use crate::plugins::apigee::flow::scope::Inbound;
 use crate::plugins::apigee::flow::target::Composed;
 use crate::plugins::apigee::flow::transaction::drop_hop_by_hop;
+use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::exchange::{Exchange, RequestBody};
 use crate::runtime::fault::LocalResponse;
 
@@ -21,8 +22,12 @@ static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port"
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What is known of the exchange as it came in.
-pub(super) fn inbound(exchange: &Exchange) -> Arc<Inbound> {
+pub(super) fn inbound(
+    exchange: &Exchange,
+    client_certificate: Option<Arc<ClientCertificate>>,
+) -> Arc<Inbound> {
     Arc::new(Inbound {
+        client_certificate,
         snapshot: Arc::clone(&exchange.snapshot),
         connection: Arc::clone(&exchange.connection),
         client_address: exchange.client_address,
@@ -83,10 +88,36 @@ pub(super) fn request(exchange: &Exchange) -> Message {
         },
         version: exchange.request.version,
         verb: verb(&exchange.request.method),
-        path: text(exchange.raw_path()),
+        path: path(exchange).into_owned(),
         query: exchange.query().map(text),
         ..Message::request()
     }
+}
+
+/// The path as the client sent it. One with segments that lead back is taken in the form in which its route was found:
+/// what conditions judge and what is passed on must not lie elsewhere.
+pub(super) fn path(exchange: &Exchange) -> Cow<'_, str> {
+    let raw = exchange.raw_path();
+    match leads_back(raw) {
+        true => String::from_utf8_lossy(exchange.path()),
+        false => String::from_utf8_lossy(raw),
+    }
+}
+
+/// Is some segment `.` or `..`, perhaps with its dots encoded?
+fn leads_back(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|segment| {
+        let mut rest = segment;
+        let mut dots = 0;
+        loop {
+            rest = match rest {
+                [] => return dots == 1 || dots == 2,
+                [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+                _ => return false,
+            };
+            dots += 1;
+        }
+    })
 }
 
 fn verb(method: &Method) -> Cow<'static, str> {
@@ -200,5 +231,27 @@ fn final_status(status: u16) -> u16 {
     match status {
         200..=599 => status,
         _ => 500,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leads_back;
+
+    #[test]
+    fn segments_that_lead_back_are_seen() {
+        for (path, leads) in [
+            ("/a/b", false),
+            ("/a/../b", true),
+            ("/a/./b", true),
+            ("/a/%2e%2E/b", true),
+            ("/a/.%2e", true),
+            ("/a/...", false),
+            ("/a/..b", false),
+            ("/a/.b/", false),
+            ("//", false),
+        ] {
+            assert_eq!(leads_back(path.as_bytes()), leads, "{path}");
+        }
     }
 }

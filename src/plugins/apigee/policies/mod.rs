@@ -30,7 +30,7 @@ mod service_callout;
 mod spike_arrest;
 mod stored_response;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 mod threat_protection;
 mod verify_api_key;
 

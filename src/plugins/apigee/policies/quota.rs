@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use super::spike_arrest::weight;
 use super::{Policy, PolicyLink};
-use crate::dialects::apigee::policies::quota::{Config, Manner, Unit};
+use crate::dialects::apigee::policies::quota::{Allowance, Config, Manner, Unit};
 use crate::dialects::apigee::policies::texts::RefOrText;
-use crate::dialects::apigee::variables::VariableName;
+use crate::dialects::apigee::variables::{Value, VariableName};
 use crate::plugins::apigee::flow::context::{FlowContext, Next, PolicyFault};
 use crate::plugins::apigee::flow::scope::Scope;
 use crate::plugins::shared::windows::Period;
@@ -181,13 +181,50 @@ impl Source {
     }
 }
 
-struct Quota {
-    prefix: String,
-    config: Config,
+/// How many calls in which time, where no product says so.
+struct Own {
+    allowance: Allowance,
     count: Option<VariableName>,
     class: Option<VariableName>,
     interval: Source,
     unit: Source,
+}
+
+/// Where it tells what became of a call, in the order of [`Names::ALL`].
+struct Names([VariableName; 9]);
+
+impl Names {
+    const ALL: [&str; 9] = [
+        "allowed.count",
+        "used.count",
+        "available.count",
+        "exceed.count",
+        "total.exceed.count",
+        "expiry.time",
+        "identifier",
+        "class",
+        "failed",
+    ];
+
+    fn of(policy: &str) -> Self {
+        Self(Self::ALL.map(|name| VariableName::new(&format!("ratelimit.{policy}.{name}"))))
+    }
+
+    /// Sets them; those without a value stay as they are.
+    fn tell(&self, scope: &mut Scope, values: [Option<Value<'static>>; 9]) {
+        for (name, value) in self.0.iter().zip(values) {
+            if let Some(value) = value {
+                // Only the number of variables can refuse it.
+                let _ = scope.set(name, value);
+            }
+        }
+    }
+}
+
+struct Quota {
+    names: Names,
+    manner: Manner,
+    own: Option<Own>,
     identifier: Option<VariableName>,
     weight: Option<VariableName>,
     /// Limit, interval and unit of the product that a step found.
@@ -224,41 +261,43 @@ impl Quota {
             })
         });
         let variable = |text: &Option<String>| text.as_deref().map(VariableName::new);
-        Self {
-            prefix: format!("ratelimit.{name}."),
-            count: variable(&config.count_reference),
-            class: config
+        let own = config.allowance.map(|allowance| Own {
+            count: variable(&allowance.count_reference),
+            class: allowance
                 .class
                 .as_ref()
                 .map(|(name, _)| VariableName::new(name)),
-            interval: Source::of(&config.interval),
-            unit: Source::of(&config.unit),
+            interval: Source::of(&allowance.interval),
+            unit: Source::of(&allowance.unit),
+            allowance,
+        });
+        Self {
+            names: Names::of(name),
+            manner: config.manner,
+            own,
             identifier: variable(&config.identifier),
             weight: variable(&config.weight),
             product,
             counters,
-            config,
         }
     }
 
-    fn rule(&self, scope: &Scope, class: Option<&str>) -> Result<Rule, PolicyFault> {
-        let [limit, interval, unit] = match &self.product {
-            Some(parts) => parts.each_ref().map(|names| {
-                let mut found = names.iter().filter_map(|name| scope.text(name));
-                found.next().map(|text| text.into_owned())
-            }),
-            None => [None, None, None],
+    /// The rule for this call; none when neither a product nor the policy says how many.
+    fn rule(&self, scope: &Scope, class: Option<&str>) -> Result<Option<Rule>, PolicyFault> {
+        if let Some(rule) = self.product_rule(scope) {
+            return Ok(Some(rule));
+        }
+        let Some(own) = &self.own else {
+            return Ok(None);
         };
-        let of_class = self.config.class.as_ref().and_then(|(_, limits)| {
+        let of_class = own.allowance.class.as_ref().and_then(|(_, limits)| {
             let found = limits.iter().find(|(name, _)| Some(name.as_str()) == class);
             found.map(|(_, limit)| *limit)
         });
-        let referred = self.count.as_ref().and_then(|name| scope.text(name));
-        let limit = limit
-            .and_then(|text| text.trim().parse().ok())
-            .or(of_class)
+        let referred = own.count.as_ref().and_then(|name| scope.text(name));
+        let limit = of_class
             .or_else(|| referred.and_then(|text| text.trim().parse().ok()))
-            .unwrap_or(self.config.count);
+            .unwrap_or(own.allowance.count);
         let unresolved = |code: &'static str, what: &str, name: &str| {
             PolicyFault::new(
                 500,
@@ -266,39 +305,63 @@ impl Quota {
                 format!("Failed to resolve quota {what} reference {name}"),
             )
         };
-        let interval = interval
-            .or_else(|| self.interval.text(scope))
-            .and_then(|text| text.trim().parse::<u32>().ok())
-            .filter(|interval| *interval > 0)
+        let interval = own
+            .interval
+            .text(scope)
+            .and_then(|text| interval_of(&text))
             .ok_or_else(|| {
                 unresolved(
                     "policies.ratelimit.FailedToResolveQuotaIntervalReference",
                     "interval",
-                    self.interval.name(),
+                    own.interval.name(),
                 )
             })?;
-        let unit = unit
-            .or_else(|| self.unit.text(scope))
+        let unit = own
+            .unit
+            .text(scope)
             .and_then(|text| Unit::from_word(&text))
             .ok_or_else(|| {
                 unresolved(
                     "policies.ratelimit.FailedToResolveQuotaIntervalTimeUnitReference",
                     "time unit",
-                    self.unit.name(),
+                    own.unit.name(),
                 )
             })?;
-        Ok(Rule {
-            manner: self.config.manner,
+        Ok(Some(Rule {
+            manner: self.manner,
             unit,
-            interval: i64::from(interval),
+            interval,
             limit,
+        }))
+    }
+
+    /// What the product says that a step has found, where it says all of it.
+    fn product_rule(&self, scope: &Scope) -> Option<Rule> {
+        let parts = self.product.as_ref()?.each_ref().map(|names| {
+            let mut found = names.iter().filter_map(|name| scope.text(name));
+            found.next().map(|text| text.into_owned())
+        });
+        let [Some(limit), Some(interval), Some(unit)] = parts else {
+            return None;
+        };
+        Some(Rule {
+            manner: self.manner,
+            unit: Unit::from_word(&unit)?,
+            interval: interval_of(&interval)?,
+            limit: limit.trim().parse().ok()?,
         })
     }
 
     fn run(&self, scope: &mut Scope, now: i64) -> Result<Next, PolicyFault> {
-        let class = self.class.as_ref().and_then(|name| scope.text(name));
+        let class = self.own.as_ref().and_then(|own| own.class.as_ref());
+        let class = class.and_then(|name| scope.text(name));
         let class = class.map(|text| text.into_owned());
-        let rule = self.rule(scope, class.as_deref())?;
+        let Some(rule) = self.rule(scope, class.as_deref())? else {
+            let mut values = [const { None }; 9];
+            values[8] = Some(false.into());
+            self.names.tell(scope, values);
+            return Ok(Next::Continue);
+        };
         let weight = u64::from(weight(scope, self.weight.as_ref())?);
         let identifier = self.identifier.as_ref().and_then(|name| scope.text(name));
         let identifier = identifier.map_or_else(|| EVERYBODY.to_owned(), |text| text.into_owned());
@@ -309,21 +372,19 @@ impl Quota {
         let verdict = self.counters.count(&key, &rule, weight, now);
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let available = rule.limit.saturating_sub(verdict.used);
-        for (name, value) in [
-            ("allowed.count", number(rule.limit)),
-            ("used.count", number(verdict.used)),
-            ("available.count", number(available)),
-            ("exceed.count", i64::from(!verdict.admitted)),
-            ("total.exceed.count", number(verdict.exceeded)),
-            ("expiry.time", verdict.ends),
-        ] {
-            scope.set_own(&format!("{}{name}", self.prefix), value);
-        }
-        scope.set_own(&format!("{}identifier", self.prefix), identifier.clone());
-        if let Some(class) = class {
-            scope.set_own(&format!("{}class", self.prefix), class);
-        }
-        scope.set_own(&format!("{}failed", self.prefix), !verdict.admitted);
+        let count = |count: u64| Some(Value::Long(number(count)));
+        let values = [
+            count(rule.limit),
+            count(verdict.used),
+            count(available),
+            count(u64::from(!verdict.admitted)),
+            count(verdict.exceeded),
+            Some(Value::Long(verdict.ends)),
+            Some(identifier.clone().into()),
+            class.map(Value::from),
+            Some((!verdict.admitted).into()),
+        ];
+        self.names.tell(scope, values);
         if verdict.admitted {
             return Ok(Next::Continue);
         }
@@ -333,6 +394,12 @@ impl Quota {
             format!("Rate limit quota violation. Quota limit  exceeded. Identifier : {identifier}"),
         ))
     }
+}
+
+/// A number of units; at least one.
+fn interval_of(text: &str) -> Option<i64> {
+    let interval = text.trim().parse::<u32>().ok()?;
+    (interval > 0).then_some(i64::from(interval))
 }
 
 impl Policy for Quota {
@@ -440,7 +507,39 @@ mod tests {
         assert_eq!(limit("unrelated", "1"), "9");
         assert_eq!(limit("c", "7"), "7");
         assert_eq!(limit("tier", "gold"), "3");
-        let of_product = "verifyapikey.k.apiproduct.developer.quota.limit";
-        assert_eq!(limit(of_product, "5"), "5");
+        // A product counts when it says all three.
+        let of_product = |part: &str| format!("verifyapikey.k.apiproduct.developer.quota.{part}");
+        assert_eq!(limit(&of_product("limit"), "5"), "3");
+        assert_eq!(limit(&of_product("interval"), "1"), "3");
+        assert_eq!(limit(&of_product("timeunit"), "day"), "5");
+    }
+
+    #[test]
+    fn a_product_without_a_quota_has_the_default_or_no_limit() {
+        let quota = |inside: &str| {
+            policy(
+                "",
+                &format!(
+                    "<UseQuotaConfigInAPIProduct stepName='k'>{inside}</UseQuotaConfigInAPIProduct>"
+                ),
+            )
+        };
+        let default = quota(
+            "<DefaultConfig><Allow count='1'/><Interval>1</Interval><TimeUnit>hour</TimeUnit></DefaultConfig>",
+        );
+        assert!(default.run(&mut scope(), NOW).is_ok());
+        assert!(default.run(&mut scope(), NOW).is_err());
+        let bare = quota("");
+        for _ in 0..3 {
+            assert!(bare.run(&mut scope(), NOW).is_ok());
+        }
+        let mut of_product = scope();
+        for (part, value) in [("limit", "2"), ("interval", "1"), ("timeunit", "minute")] {
+            let name = format!("verifyapikey.k.apiproduct.developer.quota.{part}");
+            of_product.set_own(&name, value.to_owned());
+        }
+        assert!(bare.run(&mut of_product, NOW).is_ok());
+        assert!(bare.run(&mut of_product, NOW).is_ok());
+        assert!(bare.run(&mut of_product, NOW).is_err());
     }
 }

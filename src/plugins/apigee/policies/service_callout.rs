@@ -10,6 +10,7 @@ use super::{Policy, PolicyLink};
 use crate::dialects::apigee::bundle::is_success;
 use crate::dialects::apigee::message::Message;
 use crate::dialects::apigee::policies::service_callout::Config;
+use crate::dialects::apigee::variables::VariableName;
 use crate::plugins::apigee::flow::call::{self, Call};
 use crate::plugins::apigee::flow::context::{FlowContext, Next, PolicyFault};
 use crate::plugins::apigee::flow::program::{LocalWay, Way, link_way};
@@ -28,6 +29,8 @@ struct ServiceCallout {
     edits: MessageEdits,
     way: Way,
     client: Arc<Client>,
+    /// Holds the name that the service's certificate must have, where it is not the host's.
+    expected_name: VariableName,
 }
 
 pub(super) fn link(link: &PolicyLink<'_>) -> Result<Box<dyn Policy>, String> {
@@ -43,6 +46,7 @@ pub(super) fn link(link: &PolicyLink<'_>) -> Result<Box<dyn Policy>, String> {
         config,
         way: link_way(way)?,
         client: Arc::clone(link.context.client),
+        expected_name: VariableName::new(&format!("servicecallout.{}.expectedcn", link.name)),
     }))
 }
 
@@ -101,7 +105,10 @@ impl ServiceCallout {
         let Way::Http(way) = &self.way else {
             return Err(self.failed("it leads nowhere"));
         };
-        let (forward, base) = target::callout(flow.program, flow, way)?;
+        let (mut forward, base) = target::callout(flow.program, flow, way)?;
+        if let Some(name) = flow.text(&self.expected_name) {
+            forward = target::expecting(flow.program, forward, &name)?;
+        }
         // What is called is the URL's own path; a path that was set on the message follows it.
         let own = match self.config.is_named && self.config.request == "request" {
             true => "",
@@ -131,11 +138,13 @@ impl ServiceCallout {
             .config
             .timeout_ms
             .min(u64::from(properties.io_timeout_ms));
+        let timeout = Duration::from_millis(timeout);
+        let left = target::time_left(flow.program, flow);
         let call = Call {
             forward,
             target: path,
             connect: Duration::from_millis(u64::from(properties.connect_timeout_ms)),
-            total: Duration::from_millis(timeout),
+            total: left.map_or(timeout, |left| left.min(timeout)),
             body_bytes_max: usize::try_from(properties.response_payload_bytes_max)
                 .unwrap_or(usize::MAX),
         };

@@ -28,7 +28,7 @@ pub(super) fn config<C: DeserializeOwned>(xml: &str) -> C {
 }
 
 /// In the request flow of `GET /shop/items/4?w=1&w=2` with the body `body`.
-pub(super) fn scope() -> Scope {
+pub(crate) fn scope() -> Scope {
     let mut request = Message::request();
     request.path = "/shop/items/4".to_owned();
     request.query = Some("w=1&w=2".to_owned());
@@ -48,6 +48,7 @@ pub(super) fn scope_in(world: &test_support::World, request: Message) -> Scope {
     let inbound = Inbound {
         snapshot: Arc::clone(&exchange.snapshot),
         connection: Arc::clone(&exchange.connection),
+        client_certificate: None,
         client_address: exchange.client_address,
         secure: false,
         request_id: exchange.request_id,
@@ -78,7 +79,7 @@ pub(super) fn scope_in(world: &test_support::World, request: Message) -> Scope {
 }
 
 /// A variable as text.
-pub(super) fn text(scope: &Scope, name: &str) -> Option<String> {
+pub(crate) fn text(scope: &Scope, name: &str) -> Option<String> {
     scope
         .text(&VariableName::new(name))
         .map(|text| text.into_owned())

@@ -19,6 +19,8 @@ const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const STACK_BYTES_MAX: usize = 256 * 1024;
 /// Time for compiling a script.
 const COMPILE_TIME: Duration = Duration::from_secs(2);
+/// Runs of one engine between two looks at its memory, because looking walks all of it.
+const RUNS_BETWEEN_LOOKS: u32 = 256;
 /// Engines of one thread; beyond, those that were made first go.
 const ENGINES_MAX: usize = 256;
 
@@ -60,11 +62,24 @@ struct Engine {
     script: Persistent<Function<'static>>,
     context: Context,
     deadline: Rc<Cell<Instant>>,
+    runs: u32,
+}
+
+impl Engine {
+    /// May it run once more? One that is half full is given up, and made anew when it is needed. It is looked at after
+    /// a run that failed, perhaps for want of memory, and now and then.
+    fn has_room(&mut self, failed: bool) -> bool {
+        self.runs = self.runs.wrapping_add(1);
+        let looks = failed || self.runs.is_multiple_of(RUNS_BETWEEN_LOOKS);
+        !looks
+            || self.context.runtime().memory_usage().memory_used_size
+                < (MEMORY_BYTES_MAX / 2) as i64
+    }
 }
 
 /// Runs the script over a transaction, which comes back whatever happened.
 pub(super) fn run(program: &Arc<Program>, scope: Scope) -> (Scope, Result<(), Failure>) {
-    let engine = match take(program) {
+    let mut engine = match take(program) {
         Ok(engine) => engine,
         Err(failure) => return (scope, Err(failure)),
     };
@@ -79,8 +94,11 @@ pub(super) fn run(program: &Arc<Program>, scope: Scope) -> (Scope, Result<(), Fa
         })
     });
     // An engine that was stopped in the middle, or ran out of memory, is not used again.
-    let is_sound = matches!(&outcome, Ok(()) | Err(Failure::Threw(_)))
-        && engine.context.runtime().memory_usage().memory_used_size < (MEMORY_BYTES_MAX / 2) as i64;
+    let is_sound = match &outcome {
+        Ok(()) => engine.has_room(false),
+        Err(Failure::Threw(_)) => engine.has_room(true),
+        Err(_) => false,
+    };
     if is_sound {
         ENGINES.with_borrow_mut(|engines| engines.push((Arc::downgrade(program), engine)));
     }
@@ -122,7 +140,7 @@ impl Engine {
                 let prelude: Function<'_> = evaluate(&ctx, "prelude.js", PRELUDE)?;
                 let properties = ctx.json_parse(program.properties.to_string())?;
                 let runner: Function<'_> = prelude.call((host::object(&ctx)?, properties))?;
-                let script: Function<'_> = evaluate(&ctx, "script", program.script.text())?;
+                let script: Function<'_> = evaluate(&ctx, Script::NAME, program.script.text())?;
                 Ok((
                     Persistent::save(&ctx, runner),
                     Persistent::save(&ctx, script),
@@ -138,20 +156,9 @@ impl Engine {
             script,
             context,
             deadline,
+            runs: 0,
         })
     }
-}
-
-/// Compiles a script without running it. Errors: what is wrong, with the place.
-pub(super) fn check(script: &Script) -> Result<(), String> {
-    let (runtime, _deadline) = runtime().map_err(|error| error.to_string())?;
-    let context = Context::full(&runtime).map_err(|error| error.to_string())?;
-    context.with(|ctx| {
-        evaluate::<Function<'_>>(&ctx, "script", script.text())
-            .catch(&ctx)
-            .map(drop)
-            .map_err(|error| described(&error, script))
-    })
 }
 
 fn runtime() -> rquickjs::Result<(Runtime, Rc<Cell<Instant>>)> {
@@ -201,18 +208,9 @@ fn described(error: &CaughtError<'_>, script: &Script) -> String {
         }
         CaughtError::Error(error) => (error.to_string(), None),
     };
-    let line = stack.as_deref().and_then(line_in);
+    let line = stack.as_deref().and_then(Script::line_in);
     match line.and_then(|line| script.place(line)) {
         Some((file, line)) => format!("{text} ({file}:{line})"),
         None => text,
     }
-}
-
-/// The line of the script in the innermost frame that is the script's: `    at f (script:12:3)`.
-fn line_in(stack: &str) -> Option<u32> {
-    stack.lines().find_map(|frame| {
-        let (_, place) = frame.split_once("script:")?;
-        let digits = place.split(|character: char| !character.is_ascii_digit());
-        digits.into_iter().next()?.parse().ok()
-    })
 }

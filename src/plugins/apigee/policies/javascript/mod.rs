@@ -40,22 +40,16 @@ struct JavaScript {
 
 pub(super) fn link(link: &PolicyLink<'_>) -> Result<Box<dyn Policy>, String> {
     let config: Config = link.config()?;
-    let mut files = Vec::new();
-    for url in &config.files {
-        let text = link.resources.get(url);
-        let text = text.ok_or_else(|| format!("there is no resource {url}"))?;
-        files.push((url.trim_start_matches("jsc://"), text.as_str()));
-    }
-    if let Some(source) = &config.source {
-        files.push((link.name, source.as_str()));
-    }
+    let files = config.script_files(link.name, link.resources)?;
     let may_wait = files.iter().any(|(_, text)| {
         ["httpClient", "waitForComplete"]
             .iter()
             .any(|word| text.contains(word))
     });
     let script = Script::assemble(files);
-    engine::check(&script).map_err(|problem| format!("ScriptCompilationFailed: {problem}"))?;
+    script
+        .check()
+        .map_err(|problem| format!("ScriptCompilationFailed: {problem}"))?;
     let properties = serde_json::to_value(&config.properties).map_err(|error| error.to_string())?;
     Ok(Box::new(JavaScript {
         program: Arc::new(Program {

@@ -325,9 +325,12 @@
       Object.keys(known).forEach(function (name) { host.keep(name, JSON.stringify(known[name], packed)); });
       if (kept !== null || Object.keys(session).length > 0) { host.keep(SESSION, JSON.stringify(session, packed)); }
       // Variables that the script did not declare end with it.
-      Object.getOwnPropertyNames(globalThis).forEach(function (name) {
-        if (!before.has(name)) { delete globalThis[name]; }
-      });
+      var after = Object.getOwnPropertyNames(globalThis);
+      if (after.length !== before.size) {
+        after.forEach(function (name) {
+          if (!before.has(name)) { delete globalThis[name]; }
+        });
+      }
     }
   };
 })

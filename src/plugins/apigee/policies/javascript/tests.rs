@@ -187,7 +187,7 @@ fn errors_tell_file_and_line() {
     for broken in ["var a = ;", "x = <a/>;", "await 1"] {
         let script = Script::assemble([("a.js", broken)]);
         assert!(
-            engine::check(&script).unwrap_err().contains("a.js:1"),
+            script.check().unwrap_err().to_string().contains("a.js:1"),
             "{broken}"
         );
     }

@@ -1,0 +1,5 @@
+var a = 1;
+function inner() {
+    return notThere.member;
+}
+inner();
