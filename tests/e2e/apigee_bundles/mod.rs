@@ -8,4 +8,5 @@ mod mobile_api;
 mod public_api;
 mod soap_facade;
 mod tenant_router;
+mod token_server;
 mod web_backend;

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use ahash::AHashMap;
+use parking_lot::RwLock;
+
 use super::keys::{KeyTable, product_for};
 use super::{Policy, PolicyLink, key_variables};
+use crate::dialects::apigee::entities::ApiProduct;
 use crate::dialects::apigee::keys::KeyFacts;
 use crate::dialects::apigee::policies::verify_api_key::Config;
 use crate::dialects::apigee::variables::VariableName;
 use crate::plugins::apigee::flow::context::{FlowContext, Next, PolicyFault};
-use crate::plugins::apigee::flow::scope::Scope;
+use crate::plugins::apigee::flow::scope::{Layer, Scope};
 use crate::runtime::records::now_ms;
 
 struct VerifyApiKey {
@@ -16,7 +20,19 @@ struct VerifyApiKey {
     reference: Option<VariableName>,
     literal: Option<String>,
     keys: Arc<KeyTable>,
+    /// By consumer key.
+    made: RwLock<AHashMap<Box<str>, Made>>,
 }
+
+/// Variables of a key, and what they were made from.
+struct Made {
+    facts: Arc<KeyFacts>,
+    product: Box<str>,
+    layer: Arc<Layer>,
+}
+
+/// Keys whose variables are kept made; then all are forgotten and made again as they are needed.
+const MADE_MAX: usize = 10_000;
 
 pub(super) fn link(link: &PolicyLink<'_>) -> Result<Box<dyn Policy>, String> {
     let config: Config = link.config()?;
@@ -25,6 +41,7 @@ pub(super) fn link(link: &PolicyLink<'_>) -> Result<Box<dyn Policy>, String> {
         reference: config.key.reference.as_deref().map(VariableName::new),
         literal: config.key.text,
         keys: KeyTable::of(link.context.live),
+        made: RwLock::default(),
     }))
 }
 
@@ -56,6 +73,42 @@ pub(super) fn check_status(facts: &KeyFacts, now_ms: i64) -> Result<(), PolicyFa
 }
 
 impl VerifyApiKey {
+    /// What is told of a key, made once for all of its calls.
+    fn layer(
+        &self,
+        key: &str,
+        facts: &Arc<KeyFacts>,
+        product: &ApiProduct,
+        organization: &str,
+    ) -> Arc<Layer> {
+        if let Some(made) = self.made.read().get(key)
+            && Arc::ptr_eq(&made.facts, facts)
+            && *made.product == *product.name
+        {
+            return Arc::clone(&made.layer);
+        }
+        let mut layer = Layer::default();
+        for (name, value) in key_variables::of_key(facts, Some(product)) {
+            if key_variables::GLOBAL.contains(&name.as_str()) {
+                layer.insert(name.as_str().into(), value.clone().into());
+            }
+            layer.insert(format!("{}{name}", self.prefix).into(), value.into());
+        }
+        layer.insert("organization_name".into(), organization.to_owned().into());
+        let layer = Arc::new(layer);
+        let made = Made {
+            facts: Arc::clone(facts),
+            product: product.name.as_str().into(),
+            layer: Arc::clone(&layer),
+        };
+        let mut all = self.made.write();
+        if all.len() >= MADE_MAX {
+            all.clear();
+        }
+        all.insert(key.into(), made);
+        layer
+    }
+
     fn run(&self, scope: &mut Scope) -> Result<Next, PolicyFault> {
         let given = self.reference.as_ref().and_then(|name| scope.text(name));
         let key = given.map(|text| text.into_owned()).or(self.literal.clone());
@@ -86,16 +139,8 @@ impl VerifyApiKey {
                 "Invalid ApiKey for given resource",
             ));
         };
-        let variables = key_variables::of_key(&facts, Some(product));
-        for (name, value) in &variables {
-            scope.set_own(&format!("{}{name}", self.prefix), value.clone());
-        }
-        for (name, value) in variables {
-            if key_variables::GLOBAL.contains(&name.as_str()) {
-                scope.set_own(&name, value);
-            }
-        }
-        scope.set_own("organization_name", place.organization.clone());
+        let layer = self.layer(key.trim(), &facts, product, &place.organization);
+        scope.lay(layer);
         Ok(Next::Continue)
     }
 }
@@ -124,6 +169,7 @@ mod tests {
             reference: Some(VariableName::new(reference)),
             literal: None,
             keys: Arc::default(),
+            made: RwLock::default(),
         };
         let fault = policy("request.queryparam.apikey")
             .run(&mut scope())
