@@ -178,7 +178,7 @@ fn pieces_are_judged_alone() {
         (
             Piece::Proxy,
             "<ProxyEndpoint name='x'>",
-            Some("f.xml: line 1"),
+            Some("f.xml:1:"),
         ),
     ] {
         match (judge_piece(piece, "f.xml", text.as_bytes()), told) {
