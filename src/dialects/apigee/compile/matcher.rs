@@ -44,7 +44,8 @@ pub(super) fn matcher(host: &VirtualHost, base_path: &str, route: Uuid) -> Match
         });
     let names = host.hosts();
     let port = own_port(host);
-    let mut rank = segments.len() as u64;
+    // Above the answer for what no proxy wants, which has the same path as a proxy at the root.
+    let mut rank = segments.len() as u64 + 1;
     if !names.is_empty() {
         rank += NAMED;
     }
@@ -240,7 +241,10 @@ pub(super) fn fall_back(surroundings: &Surroundings<'_>, deployed: bool, plan: &
         };
         let (key, pipeline) = pipeline(program, config);
         let name = format!("no proxy on {}", host.name);
-        let route = route(name, &host, "/", route_id, key);
+        let mut route = route(name, &host, "/", route_id, key);
+        for matcher in &mut route.matchers {
+            matcher.precedence.rank -= 1;
+        }
         plan.pipelines.insert(key, Arc::new(pipeline));
         plan.routes.insert(route_id, Arc::new(route));
     }

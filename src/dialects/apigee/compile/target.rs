@@ -238,7 +238,8 @@ fn endpoint(cluster: Uuid, host: &str, port: u16, weight: u32, rank: u8) -> Endp
         host: host.into(),
         port,
         weight,
-        rank, roster: None,
+        rank,
+        roster: None,
     }
 }
 

@@ -286,3 +286,38 @@ fn hosts_that_depend_on_requests_are_dynamic() {
     assert!(way.is_dynamic);
     assert!(plan.forwards.contains_key(&way.forward));
 }
+
+#[test]
+fn a_proxy_at_the_root_comes_before_the_answer_for_nobody() {
+    let world = World::new()
+        .file(
+            "apis",
+            "all",
+            "proxies/default.xml",
+            &PROXY.replace("/weather", "/"),
+        )
+        .file(
+            "apis",
+            "all",
+            "targets/default.xml",
+            &target("<URL>http://a.test</URL>"),
+        )
+        .deploy("apis", "all");
+    let options = Options {
+        is_alone: true,
+        ..Options::default()
+    };
+    let (plan, _) = compile_all(&world.0, &options);
+    let mut ranks: Vec<(bool, u64)> = plan
+        .routes
+        .values()
+        .map(|route| {
+            let name = route.name.as_deref().unwrap_or_default();
+            let rank = route.matchers[0].precedence.rank;
+            (name.starts_with("no proxy"), rank)
+        })
+        .collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    assert_eq!(ranks, [(false, 1), (true, 0)]);
+}

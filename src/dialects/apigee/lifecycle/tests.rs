@@ -175,11 +175,7 @@ fn pieces_are_judged_alone() {
             "<ProxyEndpoint name='x'/>",
             Some("expected TargetEndpoint"),
         ),
-        (
-            Piece::Proxy,
-            "<ProxyEndpoint name='x'>",
-            Some("f.xml:1:"),
-        ),
+        (Piece::Proxy, "<ProxyEndpoint name='x'>", Some("f.xml:1:")),
     ] {
         match (judge_piece(piece, "f.xml", text.as_bytes()), told) {
             (Ok(_), None) => {}
