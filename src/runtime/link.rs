@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ahash::{AHashMap, AHashSet};
 use uuid::Uuid;
@@ -45,7 +45,8 @@ pub struct Linker {
     clusters: AHashMap<Uuid, Arc<Cluster>>,
     forwards: AHashMap<Uuid, LinkedForward>,
     pipelines: AHashMap<PipelineKey, Arc<Pipeline>>,
-    instances: AHashMap<Uuid, Arc<Instance>>,
+    /// Held by pipelines alone, so that what nobody runs any more ends with the last snapshot that has it.
+    instances: AHashMap<Uuid, Weak<Instance>>,
     routes: AHashMap<Uuid, LinkedRoute>,
     credentials: AHashMap<Uuid, Arc<Credential>>,
     /// Who refers to what: these are relinked when it changes.
@@ -132,9 +133,8 @@ impl Linker {
         self.link_authorities(delta, &mut findings);
         self.link_requests(delta);
         if !delta.pipelines.is_empty() {
-            // What no pipeline holds any more is held by this map alone.
             self.instances
-                .retain(|_, instance| Arc::strong_count(instance) > 1);
+                .retain(|_, instance| instance.strong_count() > 0);
         }
         self.snapshot.revision = revision;
         (Arc::new(self.snapshot.clone()), findings)
@@ -327,10 +327,11 @@ impl Linker {
         plan: &Arc<InstancePlan>,
         findings: &mut Vec<Diagnostic>,
     ) -> Arc<Instance> {
-        if let Some(instance) = self.instances.get(&plan.id)
+        let known = self.instances.get(&plan.id).and_then(Weak::upgrade);
+        if let Some(instance) = known
             && (Arc::ptr_eq(&instance.plan, plan) || instance.plan == *plan)
         {
-            return Arc::clone(instance);
+            return instance;
         }
         let context = LinkContext {
             live: &self.live,
@@ -355,7 +356,7 @@ impl Linker {
             plugin,
             plan: Arc::clone(plan),
         });
-        self.instances.insert(plan.id, Arc::clone(&instance));
+        self.instances.insert(plan.id, Arc::downgrade(&instance));
         instance
     }
 
