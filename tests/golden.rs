@@ -59,7 +59,14 @@ fn compile_kong(document: &str) -> String {
             return texts.join("\n");
         }
     };
-    let (plan, findings) = compile_all(&loaded.entities, &catalog, &Options { flavor, mesh: false });
+    let (plan, findings) = compile_all(
+        &loaded.entities,
+        &catalog,
+        &Options {
+            flavor,
+            mesh: false,
+        },
+    );
     let mut text: String = findings.iter().fold(String::new(), |mut text, finding| {
         writeln!(text, "{finding}").unwrap();
         text

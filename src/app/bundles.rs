@@ -20,6 +20,7 @@ use crate::dialects::apigee::entities::{BundleKind, Stamp};
 use crate::dialects::apigee::entity_set::{EntitySet, Files};
 use crate::dialects::apigee::lifecycle::{self, BundleName, Order};
 use crate::dialects::apigee::xml::{Document, Limits};
+use crate::runtime::companion;
 use crate::settings::Settings;
 use crate::settings::apigee::ApigeeSettings;
 
@@ -160,6 +161,10 @@ pub(crate) fn deployed(
     paths: &[PathBuf],
     options: &Options,
 ) -> Result<(EntitySet, Vec<Diagnostic>), Refused> {
+    let options = &Options {
+        node_missing: settings.node_missing(companion::is_there),
+        ..options.clone()
+    };
     let mut wrong = Vec::new();
     let mut bundles = Vec::new();
     for path in paths {

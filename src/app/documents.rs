@@ -58,6 +58,8 @@ impl Reading {
             bundles: BundleOptions {
                 tls_edge_compatible: settings.apigee.apigee_tls_edge_compatible,
                 is_alone: false,
+                node: settings.node().to_owned(),
+                node_missing: None,
             },
         })
     }

@@ -44,6 +44,7 @@ use crate::plugins::apigee::flow::trace::Traces;
 use crate::plugins::kong::renderer::KongRenderer;
 use crate::runtime::certificates::CertificateTable;
 use crate::runtime::client::{Client, ClientOptions};
+use crate::runtime::companion::Companions;
 use crate::runtime::link::{Linker, LinkerParts};
 use crate::runtime::live::Live;
 use crate::runtime::pipeline::Pipeline;
@@ -86,6 +87,7 @@ pub(crate) struct Gateway {
     pub(crate) resolver: Arc<Resolver>,
     /// Held here, because states without a holder are forgotten.
     traces: Arc<Traces>,
+    _companions: Arc<Companions>,
 }
 
 impl Gateway {
@@ -112,6 +114,8 @@ impl Gateway {
             .map_err(|reason| anyhow!("names cannot be resolved: {reason}"))?;
         let client = Client::new(Arc::clone(&resolver), ClientOptions::default());
         probing::start(&live, runtime);
+        let companions = Companions::of(&live);
+        companions.start(runtime);
         let first = empty_snapshot(&settings, &files)?;
         let snapshots = Arc::new(ArcSwap::from_pointee(first.clone()));
         let selection = &settings.general.plugins;
@@ -165,6 +169,7 @@ impl Gateway {
             linker,
             snapshots,
             traces: Traces::of(&live),
+            _companions: companions,
             live,
             resolver,
         };

@@ -150,7 +150,9 @@ fn no_endpoint(exchange: &mut Exchange, reason: &NoEndpoint) -> Fault {
     let fault = exchange.snapshot.renderer.no_endpoint(reason);
     let fault = fault.kind(FaultKind::NoEndpoint);
     match reason {
-        NoEndpoint::Resolver(cause) | NoEndpoint::Unlisted(cause) if fault.cause.is_none() => fault.cause(cause.clone()),
+        NoEndpoint::Resolver(cause) | NoEndpoint::Unlisted(cause) if fault.cause.is_none() => {
+            fault.cause(cause.clone())
+        }
         _ => fault,
     }
 }

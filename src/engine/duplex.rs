@@ -45,14 +45,12 @@ pub(crate) fn peer(
     let milliseconds = |ms: u32| Some(Duration::from_millis(u64::from(ms)));
     options.connection_timeout = milliseconds(plan.connect_timeout_ms);
     options.total_connection_timeout = milliseconds(plan.connect_timeout_ms);
-    options.read_timeout = milliseconds(plan.read_timeout_ms);
+    options.read_timeout = Some(exchange.silence_max(destination.forward));
     options.write_timeout = milliseconds(plan.write_timeout_ms);
     let idle = exchange.snapshot.serving.plan.upstream_pool.idle_seconds;
-    options.idle_timeout = Some(if idle == 0 {
-        Duration::from_secs(u64::from(u32::MAX))
-    } else {
-        Duration::from_secs(idle)
-    });
+    let usual = Duration::from_secs(if idle == 0 { u64::from(u32::MAX) } else { idle });
+    let own = exchange.edits.as_deref().and_then(|edits| edits.idle);
+    options.idle_timeout = Some(own.unwrap_or(usual));
     if matches!(plan.protocol, Protocol::Grpc | Protocol::Grpcs) {
         options.set_http_version(2, 2);
         options.max_h2_streams = UPSTREAM_STREAMS_MAX;
@@ -63,7 +61,11 @@ pub(crate) fn peer(
     }
     if let Some(secured) = secured {
         let Some(mutual) = secured.cell.load() else {
-            return Err(connect::refused(picked.address, secured, &Refusal::NotReady));
+            return Err(connect::refused(
+                picked.address,
+                secured,
+                &Refusal::NotReady,
+            ));
         };
         // Judged by our own check as below; the connector knows neither identities nor roots that others signed.
         options.verify_cert = false;

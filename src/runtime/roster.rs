@@ -100,7 +100,8 @@ impl Rosters {
         });
         rosters.insert(Arc::clone(name), Arc::downgrade(&roster));
         drop(rosters);
-        self.asked.send_modify(|count| *count = count.wrapping_add(1));
+        self.asked
+            .send_modify(|count| *count = count.wrapping_add(1));
         roster
     }
 

@@ -19,6 +19,9 @@ keys! {
         /// Verify targets only where a trust store says so, as Edge does. With `off` every target with TLS is verified,
         /// against the system's certificates where no trust store is named.
         apigee_tls_edge_compatible: bool = "off";
+        /// The Node.js that runs the programs of bundles (`ScriptTarget`): a path, or a name that is looked for on `PATH`;
+        /// empty stands for `node`. Where there is none such bundles are refused.
+        apigee_node_path: Option<String> = "";
         /// Requests whose header `Sallyport-Trace` holds this are traced; empty traces none.
         apigee_trace_token: Option<String> = "" => secret() reloads();
     }
@@ -29,6 +32,24 @@ impl super::Settings {
     pub fn trace_token(&self) -> Option<Secret> {
         let token = self.apigee.apigee_trace_token.as_deref();
         token.filter(|token| !token.is_empty()).map(Secret::new)
+    }
+}
+
+impl super::Settings {
+    /// The Node.js that runs the programs of bundles.
+    pub fn node(&self) -> &str {
+        let named = self.apigee.apigee_node_path.as_deref();
+        named.filter(|path| !path.is_empty()).unwrap_or("node")
+    }
+
+    /// Why programs of bundles cannot run, if they cannot; `is_there` tells whether a program exists on this machine.
+    pub fn node_missing(&self, is_there: impl Fn(&str) -> bool) -> Option<String> {
+        let node = self.node();
+        (!is_there(node)).then(|| {
+            format!(
+                "there is no Node.js '{node}' on this machine; install it, or name it with apigee_node_path"
+            )
+        })
     }
 }
 

@@ -28,7 +28,6 @@ struct Row {
 const PAGE: &str = "the web page answers at `/` under every name of its listener and asks only that; remove the key";
 const ETCD: &str =
     "the shared store in etcd comes with a later version; `database` may be `embedded` or `off`";
-const APIGEE: &str = "Node.js targets of Apigee bundles come with a later version";
 const SQL: &str = "there is no SQL server to connect to; `database` may be `embedded` or `off`";
 const MEMORY: &str =
     "every node holds all entities in memory, and a change serves at once; remove the key";
@@ -60,7 +59,6 @@ const ROWS: &[Row] = &[
     row("etcd_prefix", &[], ETCD),
     row("etcd_username", &[], ETCD),
     row("etcd_password", &[], ETCD),
-    row("apigee_node_path", &[], APIGEE),
     row("pg_host", &[], SQL),
     row("pg_port", &[], SQL),
     row("pg_user", &[], SQL),

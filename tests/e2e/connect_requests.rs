@@ -225,7 +225,10 @@ fn limits_hold_and_exposed_paths_need_no_certificate() {
     let slow = std::thread::spawn(move || get(to_web, "/slow").send().status);
     eventually("the first one is in progress", || {
         let received = web.received();
-        received.iter().any(|request| request.target == "/slow").then_some(())
+        received
+            .iter()
+            .any(|request| request.target == "/slow")
+            .then_some(())
     });
     assert_eq!(get(to_web, "/").send().status, 503);
     assert_eq!(slow.join().unwrap(), 200);

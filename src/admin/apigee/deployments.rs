@@ -12,6 +12,7 @@ use crate::dialects::apigee::entities::{BundleKind, Deployment, Kind, Stamp};
 use crate::dialects::apigee::entity_set::EntitySet;
 use crate::dialects::apigee::error::ApiError;
 use crate::dialects::apigee::lifecycle::{self, BundleName, DELAY_SECONDS_MAX, Order};
+use crate::runtime::companion;
 
 /// A deployed revision, as lists show it.
 struct Entry {
@@ -380,9 +381,12 @@ async fn judge(call: &Call, bundle: &BundleName, order: &Order) -> Result<(), Ap
     let mut trial = EntitySet::clone(&call.set());
     let (bundle, order) = (bundle.clone(), order.clone());
     let stamp = Stamp::new(0, &call.user);
+    let settings = &call.admin.settings;
     let options = Options {
-        tls_edge_compatible: call.admin.settings.apigee.apigee_tls_edge_compatible,
+        tls_edge_compatible: settings.apigee.apigee_tls_edge_compatible,
         is_alone: false,
+        node: settings.node().to_owned(),
+        node_missing: settings.node_missing(companion::is_there),
     };
     let judged = tokio::task::spawn_blocking(move || {
         lifecycle::deploy(&mut trial, &bundle, &order, &stamp)?;

@@ -20,6 +20,7 @@ pub mod oauth;
 pub mod policies;
 pub mod program;
 pub mod script;
+pub mod script_files;
 pub mod template;
 pub mod text_pattern;
 pub mod threats;

@@ -129,6 +129,24 @@ pub struct Target {
 pub enum Way {
     Http(Box<HttpWay>),
     Local(LocalTarget),
+    Script(Box<ScriptWay>),
+}
+
+/// A Node.js program of the bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScriptWay {
+    /// The executable that runs it.
+    pub node: String,
+    /// Path of its first file.
+    pub main: String,
+    /// All its files by path, in Base64.
+    pub files: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+    /// Its properties; nothing else of it counts.
+    pub http: HttpWay,
 }
 
 /// A target reached over HTTP.

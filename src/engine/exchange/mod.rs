@@ -306,7 +306,7 @@ impl ExchangeDriver {
             .map_err(|_| AskError::Timeout("sending the request"))?
             .map_err(CodecError::Io)?;
         connection.requests += 1;
-        let read_timeout = Duration::from_millis(u64::from(plan.read_timeout_ms));
+        let read_timeout = exchange.silence_max(destination.forward);
         for _ in 0..INTERIM_MAX {
             let method = forwarding::upstream_method(exchange);
             let reading = pingora_timeout::timeout(
@@ -356,7 +356,7 @@ impl ExchangeDriver {
         }
         heads::drop_hop_by_hop(&mut head, false);
         head.remove_header(&TRANSFER_ENCODING);
-        let read_timeout = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
+        let read_timeout = exchange.silence_max(forward);
 
         if phases::takes_part(exchange, Phases::RESPONSE_HEAD) {
             Box::pin(phases::response_head(exchange, &mut head)).await?;
@@ -442,7 +442,8 @@ impl ExchangeDriver {
         }
         exchange.response_bytes = downstream.sent();
         let limits = &exchange.snapshot.serving.plan.upstream_pool;
-        self.pool.keep(key, connection, limits, now);
+        let idle = exchange.edits.as_deref().and_then(|edits| edits.idle);
+        self.pool.keep(key, connection, limits, idle, now);
         Ok(())
     }
 

@@ -72,12 +72,13 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection that has answered completely, if the limits allow.
+    /// Keeps a connection that has answered completely, if the limits allow; for as long as `idle` says, else they.
     pub(crate) fn keep(
         &self,
         key: PoolKey,
         mut connection: UpstreamConnection,
         limits: &UpstreamPoolPlan,
+        idle: Option<Duration>,
         now: Instant,
     ) {
         let worn_out = limits.requests_max > 0 && connection.requests >= limits.requests_max;
@@ -85,8 +86,8 @@ impl Pool {
             return;
         }
         connection.park();
-        let expires =
-            (limits.idle_seconds > 0).then(|| now + Duration::from_secs(limits.idle_seconds));
+        let usual = (limits.idle_seconds > 0).then(|| Duration::from_secs(limits.idle_seconds));
+        let expires = idle.or(usual).and_then(|idle| now.checked_add(idle));
         let mut shard = self.shard(&key).lock();
         let list = shard.entry(key).or_default();
         if list.len() < limits.idle_per_peer_max {

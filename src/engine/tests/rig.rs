@@ -214,7 +214,8 @@ impl Setup {
                     host: address.ip().to_string().into(),
                     port: address.port(),
                     weight: 100,
-                    rank: 0, roster: None,
+                    rank: 0,
+                    roster: None,
                 })
                 .collect(),
             balance: BalancePlan::RoundRobin,

@@ -210,9 +210,10 @@ impl Renderer for KongRenderer {
                 Fault::refuse(unavailable, "failure to get a peer from the ring-balancer")
             }
             NoEndpoint::NameNotFound => Fault::refuse(unavailable, "name resolution failed"),
-            NoEndpoint::TooMany(_) => {
-                Fault::refuse(unavailable, "too many requests of the upstream are in progress")
-            }
+            NoEndpoint::TooMany(_) => Fault::refuse(
+                unavailable,
+                "too many requests of the upstream are in progress",
+            ),
             NoEndpoint::Resolver(text) => {
                 Fault::refuse(StatusCode::INTERNAL_SERVER_ERROR, text.clone())
             }

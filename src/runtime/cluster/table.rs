@@ -231,12 +231,7 @@ fn start_with_the_mean(addresses: &[Address]) {
     }
 }
 
-fn append(
-    addresses: &mut Vec<Address>,
-    plan: &ClusterPlan,
-    seat: &Seat<'_>,
-    known: &Known,
-) {
+fn append(addresses: &mut Vec<Address>, plan: &ClusterPlan, seat: &Seat<'_>, known: &Known) {
     let (endpoint, answer) = (&*seat.plan, &*seat.answer);
     let sticky = matches!(plan.balance, BalancePlan::Sticky { .. });
     let mut made: Vec<Arc<Endpoint>> = Vec::new();

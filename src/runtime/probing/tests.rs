@@ -105,7 +105,8 @@ fn cluster(live: &Live, probe: ProbePlan, addresses: &[SocketAddr]) -> Arc<Clust
             host: address.ip().to_string().into(),
             port: address.port(),
             weight: 1,
-            rank: 0, roster: None,
+            rank: 0,
+            roster: None,
         });
     let plan = ClusterPlan {
         id: Uuid::from_u128(7),

@@ -22,7 +22,7 @@ pub(crate) use client::{Client, Request, Response, tls_stream};
 pub(crate) use daemons::Daemon;
 pub(crate) use gateway::{Gateway, GatewayBuilder};
 pub(crate) use names::NameServer;
-pub(crate) use origin::{Origin, Reply};
+pub(crate) use origin::{Origin, Reply, acceptor};
 pub(crate) use programs::{NginxOrigin, Program, curl, python_client};
 
 /// How long a test waits for something that should happen at once, on a busy machine.

@@ -423,7 +423,8 @@ fn fill(transport: &mut dyn Transport, buffer: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-fn acceptor(pair: &Pair, client_authority_pem: Option<&str>) -> SslAcceptor {
+/// Accepts TLS with this certificate; with an authority also certificates of clients that it signed.
+pub(crate) fn acceptor(pair: &Pair, client_authority_pem: Option<&str>) -> SslAcceptor {
     let mut builder =
         SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("a TLS context");
     let certificate = X509::from_pem(pair.certificate.as_bytes()).expect("a certificate");

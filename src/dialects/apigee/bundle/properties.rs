@@ -102,7 +102,8 @@ pub fn is_success(codes: &[CodePattern], status: u16) -> bool {
 pub struct TargetProperties {
     pub connect_timeout_ms: u32,
     pub io_timeout_ms: u32,
-    pub keepalive_timeout_ms: u32,
+    /// How long an idle connection is kept; none: as the gateway's settings say.
+    pub keepalive_timeout_ms: Option<u32>,
     /// Empty: all below 400.
     pub success_codes: Vec<CodePattern>,
     pub request_streaming: bool,
@@ -125,7 +126,7 @@ impl Default for TargetProperties {
         Self {
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
             io_timeout_ms: IO_TIMEOUT_MS,
-            keepalive_timeout_ms: KEEPALIVE_TIMEOUT_MS,
+            keepalive_timeout_ms: None,
             success_codes: Vec::new(),
             request_streaming: false,
             response_streaming: false,
@@ -269,17 +270,6 @@ impl Property<'_> {
         codes
     }
 
-    /// Bodies pass in the coding in which they came.
-    fn refuse_compression(&self, findings: &mut Findings) {
-        if !self.value.is_empty() {
-            findings.error(
-                "unsupported-property",
-                self.at.clone(),
-                "is not supported in this version, bodies pass in the coding in which they came; remove it",
-            );
-        }
-    }
-
     fn unknown(&self, findings: &mut Findings) {
         findings.warning(
             "unknown-property",
@@ -305,20 +295,13 @@ pub(super) fn read_target_properties(
                 read.io_timeout_ms = property.milliseconds(IO_TIMEOUT_MS, findings);
             }
             "keepalive.timeout.millis" => {
-                findings.warning(
-                    "no-effect",
-                    property.at.clone(),
-                    "has no effect, idle connections are kept as upstream_keepalive_idle_timeout says",
-                );
-                read.keepalive_timeout_ms = property.milliseconds(KEEPALIVE_TIMEOUT_MS, findings);
+                let limit = property.milliseconds(KEEPALIVE_TIMEOUT_MS, findings);
+                read.keepalive_timeout_ms = Some(limit);
             }
             "success.codes" => read.success_codes = property.codes(findings),
             "request.streaming.enabled" => read.request_streaming = property.flag(findings),
             "response.streaming.enabled" => read.response_streaming = property.flag(findings),
-            "compression.algorithm" => {
-                read.compression = property.compression(findings);
-                property.refuse_compression(findings);
-            }
+            "compression.algorithm" => read.compression = property.compression(findings),
             "request.retain.headers.enabled" => read.request_headers.all = property.flag(findings),
             "request.retain.headers" => read.request_headers.names = property.names(),
             "response.retain.headers.enabled" => {
@@ -385,10 +368,7 @@ pub(super) fn read_proxy_properties(
         match property.name {
             "request.streaming.enabled" => read.request_streaming = property.flag(findings),
             "response.streaming.enabled" => read.response_streaming = property.flag(findings),
-            "compression.algorithm" => {
-                read.compression = property.compression(findings);
-                property.refuse_compression(findings);
-            }
+            "compression.algorithm" => read.compression = property.compression(findings),
             "X-Forwarded-For" => read.forwards_own_address = property.flag(findings),
             "api.timeout" => {
                 let limit = property.milliseconds(u32::MAX, findings);

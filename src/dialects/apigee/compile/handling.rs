@@ -29,6 +29,8 @@ struct Judge<'a> {
     response: Vec<String>,
     /// Shared flows that were looked at, by side.
     seen: BTreeSet<(String, bool)>,
+    /// Bodies of the request and of the response that are held even where the endpoints stream.
+    despite: (bool, bool),
 }
 
 /// Judges a proxy endpoint with the target endpoints that its rules lead to.
@@ -44,6 +46,7 @@ pub(super) fn judge(
         request: Vec::new(),
         response: Vec::new(),
         seen: BTreeSet::new(),
+        despite: (false, false),
     };
     judge.flows(&proxy.flows, &bundle.policies, "the proxy endpoint");
     for rule in &proxy.routes {
@@ -83,7 +86,15 @@ pub(super) fn judge(
                     format!("it calls the proxy {callee}, whose steps may look at it")
                 });
             }
-            crate::dialects::apigee::bundle::Connection::Script(_) => {}
+            crate::dialects::apigee::bundle::Connection::Script(script) => {
+                let kept = &script.properties;
+                limits.0 = limits.0.max(kept.request_payload_bytes_max);
+                limits.1 = limits.1.max(kept.response_payload_bytes_max);
+                judge.add(Bodies::ALL, Side::Request, || {
+                    format!("the program {} gets whole messages", script.resource)
+                });
+                judge.despite = (true, true);
+            }
         }
     }
     if proxy.properties.compression.is_some() {
@@ -102,6 +113,8 @@ pub(super) fn judge(
             judge.shared_flow(&hook.shared_flow, side);
         }
     }
+    streams_request &= !judge.despite.0;
+    streams_response &= !judge.despite.1;
     let default = crate::dialects::apigee::bundle::TargetProperties::default();
     handling.request_bytes_max = match limits.0 {
         0 => default.request_payload_bytes_max,

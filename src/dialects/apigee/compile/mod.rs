@@ -36,6 +36,10 @@ pub struct Options {
     /// No other dialect has routes: requests that no proxy wants are answered in this dialect's shape, whatever their
     /// host.
     pub is_alone: bool,
+    /// The Node.js that runs the programs of bundles: a path, or a name that is looked for on `PATH`. Empty: `node`.
+    pub node: String,
+    /// Why programs of bundles cannot run here. None: they can.
+    pub node_missing: Option<String>,
 }
 
 /// Ids are made of what they stand for, so that they stay the same from one compilation to the next.

@@ -165,7 +165,7 @@ impl Unit<'_> {
                 parts: vec![proxy, &endpoint.name, &target.name],
                 at: &target.at,
             };
-            let way = target::way(&place, &target.connection, self.plan, self.findings);
+            let way = target::way(&place, &target.connection, files, self.plan, self.findings);
             if let Some(way) = way {
                 let compiled = program::Target {
                     flows: target.flows.clone(),

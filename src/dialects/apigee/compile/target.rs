@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{Surroundings, id, tls};
 use crate::base::source_ref::SourceRef;
 use crate::dialects::apigee::bundle::{
-    Algorithm, Balancer, Connection, HealthMonitor, HttpMonitor, HttpTarget, Monitor,
-    TargetProperties, TlsInfo,
+    Algorithm, Balancer, Connection, Files, HealthMonitor, HttpMonitor, HttpTarget, Monitor,
+    ScriptTarget, TargetProperties, TlsInfo, split_resource,
 };
 use crate::dialects::apigee::entities::TargetServer;
-use crate::dialects::apigee::program::{DynamicTls, HttpWay, ServerName, Way};
+use crate::dialects::apigee::program::{DynamicTls, HttpWay, ScriptWay, ServerName, Way};
+use crate::dialects::apigee::script_files;
 use crate::dialects::apigee::template::Template;
 use crate::dialects::apigee::url::UrlParts;
 use crate::dialects::apigee::xml::{Findings, boolean_of};
@@ -62,25 +65,75 @@ impl Place<'_> {
 pub(super) fn way(
     place: &Place<'_>,
     connection: &Connection,
+    files: &Files,
     plan: &mut Plan,
     findings: &mut Findings,
 ) -> Option<Way> {
     match connection {
         Connection::Local(local) => Some(Way::Local(local.clone())),
         Connection::Http(target) => Some(Way::Http(Box::new(http(place, target, plan, findings)?))),
-        Connection::Script(script) => {
-            let message = format!(
-                "is not supported in this version, the program {} would need Node.js; use a HTTPTargetConnection to where it runs",
-                script.resource
-            );
-            findings.error(
-                "unsupported-element",
-                place.at.clone().about("<ScriptTarget>"),
-                message,
-            );
-            None
+        Connection::Script(target) => {
+            let way = script(place, target, files, findings)?;
+            Some(Way::Script(Box::new(way)))
         }
     }
+}
+
+/// A program of the bundle, with all its files.
+fn script(
+    place: &Place<'_>,
+    target: &ScriptTarget,
+    files: &Files,
+    findings: &mut Findings,
+) -> Option<ScriptWay> {
+    let at = || place.at.clone().about("<ScriptTarget>");
+    let options = place.surroundings.options;
+    if let Some(reason) = &options.node_missing {
+        let message = format!("the program {} cannot run: {reason}", target.resource);
+        findings.error("node", at(), message);
+        return None;
+    }
+    let (_, main) = split_resource(&target.resource)?;
+    let mut collected = match script_files::collect(files) {
+        Ok(collected) => collected,
+        Err(reason) => {
+            findings.error("resource", at(), reason);
+            return None;
+        }
+    };
+    if !collected.contains_key(main) {
+        let shared = place.surroundings.resource(files, "node", main);
+        let Some(shared) = shared else {
+            let message = format!(
+                "there is no resource {} in the bundle, the environment or the organisation",
+                target.resource
+            );
+            findings.error("unknown-resource", at(), message);
+            return None;
+        };
+        collected.insert(main.to_owned(), shared.to_vec());
+    }
+    let encoded = collected.into_iter();
+    let encoded = encoded.map(|(path, bytes)| (path, STANDARD.encode(bytes)));
+    Some(ScriptWay {
+        node: match options.node.as_str() {
+            "" => "node".to_owned(),
+            node => node.to_owned(),
+        },
+        main: main.to_owned(),
+        files: encoded.collect(),
+        environment: target.environment.clone(),
+        arguments: target.arguments.clone(),
+        http: HttpWay {
+            url: Some("http://localhost/".to_owned()),
+            path: None,
+            forward: place.id("forward"),
+            is_dynamic: false,
+            properties: target.properties.clone(),
+            tls: None,
+            servers: BTreeMap::new(),
+        },
+    })
 }
 
 /// A target reached over HTTP.

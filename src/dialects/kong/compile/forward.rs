@@ -401,7 +401,10 @@ mod tests {
             "u",
             json!({"name": "u.test", "slots": 9}),
         );
-        assert_eq!(compile_forwards(&set, &[same], false).0, ForwardEdits::new());
+        assert_eq!(
+            compile_forwards(&set, &[same], false).0,
+            ForwardEdits::new()
+        );
         let renamed = put(
             &mut set,
             EntityKind::Upstream,

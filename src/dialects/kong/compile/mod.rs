@@ -61,7 +61,8 @@ pub fn compile(
 ) -> (PlanDelta, Vec<Diagnostic>) {
     let touched = changes::touched_routes(before, after, changes);
     let (routes, of_routes) = route_plan::compile_routes(after, &touched, options.flavor);
-    let (forwards, mut clusters, of_forwards) = forward::compile_forwards(after, changes, options.mesh);
+    let (forwards, mut clusters, of_forwards) =
+        forward::compile_forwards(after, changes, options.mesh);
     // Those of upstreams and those of plain hosts have different ids.
     let (of_upstreams, of_clusters) = cluster::compile_clusters(after, changes, options.mesh);
     clusters.extend(of_upstreams);

@@ -14,6 +14,7 @@
 pub(crate) mod call;
 mod catalogue;
 mod clients;
+mod coding;
 pub(crate) mod context;
 mod dynamic;
 mod entrance;
@@ -22,13 +23,14 @@ pub(crate) mod fault;
 pub(crate) mod program;
 mod registry;
 pub(crate) mod scope;
+mod script;
 pub(crate) mod target;
 pub(crate) mod trace;
 pub(crate) mod transaction;
 mod wire;
 
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -121,7 +123,7 @@ impl Transparent {
             RouteTo::Url(way) => Some(way),
             RouteTo::Target(index) => match &self.program.targets.get(*index)?.way {
                 Way::Http(way) => Some(way),
-                Way::Local(_) => None,
+                Way::Local(_) | Way::Script(_) => None,
             },
             RouteTo::Nowhere => None,
         }
@@ -176,6 +178,9 @@ impl Plugin for Transparent {
         };
         wire::add_forwarded(exchange, false);
         wire::forward(exchange, None, &composed);
+        if let Some(way) = self.way() {
+            exchange.edits_mut().idle = idle(way);
+        }
         Flow::Continue
     }
 
@@ -194,6 +199,12 @@ impl Plugin for Transparent {
             fault::default_response(&fault::of_engine(fault), Some(&wire::request(exchange)));
         Some(wire::local(&answer))
     }
+}
+
+/// How long a target's connections are kept, where its properties say so.
+fn idle(way: &HttpWay) -> Option<Duration> {
+    let limit = way.plan.properties.keepalive_timeout_ms?;
+    Some(Duration::from_millis(u64::from(limit)))
 }
 
 /// A 405 must say what is allowed, unless the target's properties let it pass.
@@ -314,8 +325,23 @@ impl Flows {
         })
     }
 
+    /// Puts the answer into the coding that the proxy's properties ask for.
+    async fn recode(&self, transaction: &mut Transaction) {
+        let Some(wanted) = self.program.plan.properties.compression else {
+            return;
+        };
+        let most = self.program.plan.handling.response_bytes_max;
+        let recoded = transaction
+            .answer()
+            .map(|answer| coding::recode(answer, wanted, most));
+        if let Some(Err(failed)) = recoded {
+            transaction.fail(failed).await;
+        }
+    }
+
     /// The answer of a transaction that has one, as the gateway's own response.
-    fn local(&self, exchange: &mut Exchange, mut transaction: Transaction) -> LocalResponse {
+    async fn local(&self, exchange: &mut Exchange, mut transaction: Transaction) -> LocalResponse {
+        self.recode(&mut transaction).await;
         if let Some(frame) = transaction.outer() {
             frame.scope.times.client_sent_start = Some(Instant::now());
         }
@@ -384,6 +410,9 @@ impl Flows {
                 transaction.respond(response).await;
             }
         }
+        if body.is_some() {
+            self.recode(&mut transaction).await;
+        }
         let Some(answer) = transaction.answer() else {
             return Flow::Continue;
         };
@@ -395,7 +424,7 @@ impl Flows {
             }
             // The target's body streams past: an answer with a body of its own stands instead of the whole response.
             None if !answer.content.is_empty() => {
-                return Flow::Respond(Box::new(self.local(exchange, *transaction)));
+                return Flow::Respond(Box::new(self.local(exchange, *transaction).await));
             }
             None => wire::overwrite(answer, head),
         }
@@ -458,10 +487,10 @@ impl Plugin for Flows {
             None => transaction.begin().await,
         };
         match outcome {
-            Outcome::Answer => Flow::Respond(Box::new(self.local(exchange, transaction))),
+            Outcome::Answer => Flow::Respond(Box::new(self.local(exchange, transaction).await)),
             Outcome::Forward(_) if self.lacks_length(exchange, &mut transaction) => {
                 transaction.fail(fault::length_required()).await;
-                Flow::Respond(Box::new(self.local(exchange, transaction)))
+                Flow::Respond(Box::new(self.local(exchange, transaction).await))
             }
             Outcome::Forward(composed) => {
                 let limit = self.program.plan.handling.response_bytes_max;
@@ -469,6 +498,10 @@ impl Plugin for Flows {
                     ResponseHolding::UpTo(usize::try_from(limit).unwrap_or(usize::MAX));
                 if let Some(frame) = transaction.top() {
                     wire::forward(exchange, frame.scope.message(REQUEST), &composed);
+                    let left = execute::time_left(&frame.program, &frame.scope);
+                    let idle = frame.http_way().and_then(idle);
+                    let edits = exchange.edits_mut();
+                    (edits.silence_max, edits.idle) = (left, idle);
                 }
                 put(exchange, transaction);
                 Flow::Continue
@@ -508,7 +541,7 @@ impl Plugin for Flows {
             frame.note_tries(exchange, false);
         }
         transaction.fail(fault::of_engine(fault)).await;
-        Some(self.local(exchange, transaction))
+        Some(self.local(exchange, transaction).await)
     }
 
     fn log(&self, exchange: &Exchange) {

@@ -14,6 +14,7 @@ use crate::dialects::apigee::variables::VariableName;
 use crate::plugins::apigee::flow::clients::Clients;
 use crate::plugins::apigee::flow::dynamic::DynamicForwards;
 use crate::plugins::apigee::flow::registry::Registry;
+use crate::plugins::apigee::flow::script::ScriptWay;
 use crate::plugins::apigee::flow::trace::Traces;
 use crate::plugins::apigee::policies::{self, Place, Policy, PolicyLink};
 use crate::runtime::contract::LinkContext;
@@ -121,6 +122,7 @@ pub(crate) struct Target {
 pub(crate) enum Way {
     Http(Box<HttpWay>),
     Local(LocalWay),
+    Script(Box<ScriptWay>),
 }
 
 /// Another proxy of the environment.
@@ -277,8 +279,15 @@ pub(crate) fn link_http(plan: &plan::HttpWay) -> Result<HttpWay, String> {
     })
 }
 
-pub(crate) fn link_way(plan: &plan::Way) -> Result<Way, String> {
+pub(crate) fn link_way(
+    plan: &plan::Way,
+    place: &Place,
+    context: &LinkContext<'_>,
+) -> Result<Way, String> {
     Ok(match plan {
+        plan::Way::Script(script) => {
+            Way::Script(Box::new(ScriptWay::link(script, place, context)?))
+        }
         plan::Way::Http(http) => Way::Http(Box::new(link_http(http)?)),
         plan::Way::Local(bundle::LocalTarget::Path(path)) => {
             Way::Local(LocalWay::Path(template(path)?))
@@ -328,7 +337,7 @@ impl Program {
             targets.push(Target {
                 name: name.as_str().into(),
                 flows: link_flows(&target.flows, &linked).map_err(failed)?,
-                way: link_way(&target.way).map_err(failed)?,
+                way: link_way(&target.way, &place, context).map_err(failed)?,
             });
         }
         let routes = plan.routes.iter().map(|route| {

@@ -23,8 +23,9 @@ use crate::plugins::apigee::flow::program::{
     FaultRule, Flows, HttpWay, LocalWay, Program, RouteTo, Target, Way,
 };
 use crate::plugins::apigee::flow::scope::{ERROR, Entry, REQUEST, RESPONSE, Scope, Side};
+use crate::plugins::apigee::flow::script::ScriptCall;
 use crate::plugins::apigee::flow::target::{self, Composed};
-use crate::plugins::apigee::flow::{entrance, fault};
+use crate::plugins::apigee::flow::{coding, entrance, fault};
 use crate::runtime::exchange::{Exchange, Try};
 
 /// See the module.
@@ -64,6 +65,7 @@ pub(crate) enum Outcome {
 enum Step {
     Http(Box<Composed>),
     Local(Box<Frame>),
+    Script(Box<ScriptCall>),
     /// The response's side begins with the message `response`, without a target.
     Null,
     /// The message `response` is the answer.
@@ -107,6 +109,13 @@ impl Transaction {
                     self.frames.push(*callee);
                     continue;
                 }
+                Ok(Step::Script(call)) => match call.send().await {
+                    Ok(response) => {
+                        frame.response_side(response).await;
+                        Ok(())
+                    }
+                    Err(fault) => Err((fault, Location::Target)),
+                },
                 Ok(Step::Answer) => Ok(()),
                 Ok(Step::Null) => {
                     frame.scope.side = Side::Response;
@@ -252,6 +261,7 @@ impl Frame {
         match self.route? {
             RouteChoice::Target(index) => match &self.program.targets.get(index)?.way {
                 Way::Http(way) => Some(way),
+                Way::Script(way) => Some(&way.http),
                 Way::Local(_) => None,
             },
             RouteChoice::Url(index) => match &self.program.routes.get(index)?.to {
@@ -302,6 +312,7 @@ impl Frame {
     ) -> Result<Step, PolicyFault> {
         let facts = match &chosen.way {
             Way::Http(way) => target::facts(&self.scope, &chosen.name, way),
+            Way::Script(way) => target::facts(&self.scope, &chosen.name, &way.http),
             Way::Local(_) => crate::plugins::apigee::flow::scope::TargetFacts {
                 name: chosen.name.as_ref().into(),
                 ..Default::default()
@@ -324,6 +335,13 @@ impl Frame {
         match &chosen.way {
             Way::Http(way) => self.compose(program, way),
             Way::Local(way) => self.call(way),
+            Way::Script(way) => {
+                if let Some(request) = self.scope.message_mut(REQUEST) {
+                    target::apply_properties(request, &way.http);
+                }
+                let left = execute::time_left(program, &self.scope);
+                Ok(Step::Script(Box::new(way.call(&mut self.scope, left))))
+            }
         }
     }
 
@@ -406,6 +424,10 @@ impl Frame {
         composed.forward = target::adjusted(program, &self.scope, way, composed.forward)?;
         if let Some(request) = self.scope.message_mut(REQUEST) {
             target::apply_properties(request, way);
+            let properties = &way.plan.properties;
+            if let Some(wanted) = properties.compression {
+                coding::recode(request, wanted, properties.request_payload_bytes_max)?;
+            }
             let host = request.headers.get(http::header::HOST);
             composed.host = host
                 .filter(|host| self.inbound_host.as_ref() != Some(host))

@@ -44,7 +44,7 @@ pub(super) fn link(link: &PolicyLink<'_>) -> Result<Box<dyn Policy>, String> {
             CODES,
         )?,
         config,
-        way: link_way(way)?,
+        way: link_way(way, link.place, link.context)?,
         client: Arc::clone(link.context.client),
         expected_name: VariableName::new(&format!("servicecallout.{}.expectedcn", link.name)),
     }))
@@ -217,6 +217,8 @@ impl Policy for ServiceCallout {
         match &self.way {
             Way::Http(_) => self.over_http(flow, request).await?,
             Way::Local(way) => self.inside(flow, way, request).await?,
+            // The dialect has no callout of this kind.
+            Way::Script(_) => return Err(self.failed("it leads nowhere")),
         }
         Ok(Next::Continue)
     }
