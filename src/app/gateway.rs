@@ -39,9 +39,9 @@ use crate::dialects::kong::entities::EntityKind;
 use crate::dialects::kong::entity_set::EntitySet;
 use crate::engine::{AccessLog, AccessLogTarget, Engine, EngineOptions, ForcedDriver};
 use crate::model::plan::PlanDelta;
-use crate::plugins;
 use crate::plugins::apigee::flow::trace::Traces;
 use crate::plugins::kong::renderer::KongRenderer;
+use crate::plugins::{self, LostLines};
 use crate::runtime::certificates::CertificateTable;
 use crate::runtime::client::{Client, ClientOptions};
 use crate::runtime::companion::Companions;
@@ -116,6 +116,7 @@ impl Gateway {
         probing::start(&live, runtime);
         let companions = Companions::of(&live);
         companions.start(runtime);
+        live.node().add(Arc::new(LostLines));
         let first = empty_snapshot(&settings, &files)?;
         let snapshots = Arc::new(ArcSwap::from_pointee(first.clone()));
         let selection = &settings.general.plugins;

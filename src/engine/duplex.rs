@@ -45,7 +45,7 @@ pub(crate) fn peer(
     let milliseconds = |ms: u32| Some(Duration::from_millis(u64::from(ms)));
     options.connection_timeout = milliseconds(plan.connect_timeout_ms);
     options.total_connection_timeout = milliseconds(plan.connect_timeout_ms);
-    options.read_timeout = Some(exchange.silence_max(destination.forward));
+    options.read_timeout = milliseconds(plan.read_timeout_ms);
     options.write_timeout = milliseconds(plan.write_timeout_ms);
     let idle = exchange.snapshot.serving.plan.upstream_pool.idle_seconds;
     let usual = Duration::from_secs(if idle == 0 { u64::from(u32::MAX) } else { idle });

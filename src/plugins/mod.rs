@@ -8,6 +8,7 @@ pub(crate) mod apigee;
 mod documentation;
 pub mod kong;
 mod shared;
+pub use shared::lost_lines::LostLines;
 #[cfg(test)]
 pub(crate) mod test_support;
 

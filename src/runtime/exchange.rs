@@ -164,8 +164,6 @@ pub struct UpstreamEdits {
     pub host: Option<HeaderValue>,
     /// The request's fields go upstream as they stand: what belongs to the connection is dropped, nothing is added.
     pub fields_as_given: bool,
-    /// How long the upstream may stay silent, where that is less than its forward says.
-    pub silence_max: Option<Duration>,
     /// How long the connection is kept without a request, instead of what the settings say.
     pub idle: Option<Duration>,
 }
@@ -353,15 +351,6 @@ impl Exchange {
             Some(forward) => Some(forward),
             None => self.route.as_ref()?.forward.as_ref(),
         }
-    }
-
-    /// How long this forward's upstream may stay silent.
-    pub fn silence_max(&self, forward: &Forward) -> Duration {
-        let usual = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
-        let edits = self.edits.as_deref();
-        edits
-            .and_then(|edits| edits.silence_max)
-            .map_or(usual, |most| most.min(usual))
     }
 
     /// Edits of method, path, query and host; made on first use.

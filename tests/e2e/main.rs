@@ -20,6 +20,7 @@ mod apigee_bundles;
 mod apigee_caches;
 mod apigee_flows;
 mod apigee_jwt;
+mod apigee_logging;
 mod apigee_oauth;
 mod apigee_properties;
 mod apigee_refusals;

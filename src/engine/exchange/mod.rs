@@ -306,7 +306,7 @@ impl ExchangeDriver {
             .map_err(|_| AskError::Timeout("sending the request"))?
             .map_err(CodecError::Io)?;
         connection.requests += 1;
-        let read_timeout = exchange.silence_max(destination.forward);
+        let read_timeout = Duration::from_millis(u64::from(plan.read_timeout_ms));
         for _ in 0..INTERIM_MAX {
             let method = forwarding::upstream_method(exchange);
             let reading = pingora_timeout::timeout(
@@ -356,7 +356,7 @@ impl ExchangeDriver {
         }
         heads::drop_hop_by_hop(&mut head, false);
         head.remove_header(&TRANSFER_ENCODING);
-        let read_timeout = exchange.silence_max(forward);
+        let read_timeout = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
 
         if phases::takes_part(exchange, Phases::RESPONSE_HEAD) {
             Box::pin(phases::response_head(exchange, &mut head)).await?;

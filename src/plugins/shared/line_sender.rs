@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use boring::ssl::SslStream;
 use parking_lot::{Condvar, Mutex};
 
+use super::lost_lines;
 use crate::runtime::resolver::{Answer, Name, Resolver, Watcher};
 use crate::runtime::upstream_tls::UpstreamTls;
 
@@ -190,6 +192,7 @@ impl Shared {
                 )
             };
             if dropped > 0 {
+                lost_lines::TCP.fetch_add(dropped, Ordering::Relaxed);
                 tracing::warn!(dropped, "log lines come faster than they can be sent");
             }
             self.await_name(&wire.place);
@@ -232,7 +235,7 @@ impl Wire {
     fn send(&mut self, line: &[u8]) {
         let resting = |since: &Instant| since.elapsed() < FAILURE_PAUSE;
         if self.failing.as_ref().is_some_and(resting) {
-            self.lost += 1;
+            self.lose();
             return;
         }
         match self.try_to_send(line) {
@@ -246,10 +249,15 @@ impl Wire {
                 if self.lost == 0 {
                     tracing::error!("log lines cannot be sent and are lost: {reason}");
                 }
-                self.lost += 1;
+                self.lose();
                 self.failing = Some(Instant::now());
             }
         }
+    }
+
+    fn lose(&mut self) {
+        self.lost += 1;
+        lost_lines::TCP.fetch_add(1, Ordering::Relaxed);
     }
 
     fn try_to_send(&mut self, line: &[u8]) -> Result<(), String> {

@@ -8,10 +8,14 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use ahash::AHashMap;
 use parking_lot::{Condvar, Mutex};
+
+use super::log_rotation::{self, Rotation};
+use super::lost_lines;
 
 /// Lines that wait at most.
 const LINES_MAX: usize = 10_000;
@@ -52,6 +56,8 @@ struct Line {
     path: Arc<Path>,
     /// Open the file anew for this line, so that a renamed file is let go.
     reopen: bool,
+    /// When the file is put aside for a new one.
+    rotation: Option<Arc<Rotation>>,
     /// With its line end.
     text: Vec<u8>,
 }
@@ -73,11 +79,31 @@ impl LogWriter {
 
     /// Hands over a line with its line end.
     pub(crate) fn append(&self, path: &Arc<Path>, reopen: bool, text: Vec<u8>) {
-        self.shared.queue.lock().push(Line {
+        self.push(Line {
             path: path.clone(),
             reopen,
+            rotation: None,
             text,
         });
+    }
+
+    /// Hands over a line with its line end for a file that is put aside as the rotation says. Folders are made.
+    pub(crate) fn append_rotating(
+        &self,
+        path: &Arc<Path>,
+        rotation: &Arc<Rotation>,
+        text: Vec<u8>,
+    ) {
+        self.push(Line {
+            path: path.clone(),
+            reopen: false,
+            rotation: Some(rotation.clone()),
+            text,
+        });
+    }
+
+    fn push(&self, line: Line) {
+        self.shared.queue.lock().push(line);
         self.shared.arrived.notify_one();
     }
 }
@@ -127,6 +153,7 @@ impl Shared {
                 )
             };
             if dropped > 0 {
+                lost_lines::FILE.fetch_add(dropped, Ordering::Relaxed);
                 tracing::warn!(dropped, "log lines come faster than they can be written");
             }
             if lines.is_empty() && closed {
@@ -141,9 +168,16 @@ impl Shared {
 
 #[derive(Default)]
 struct Files {
-    open: AHashMap<Arc<Path>, File>,
+    open: AHashMap<Arc<Path>, OpenFile>,
     /// Files that could not be written to, so that this is told once and not for every line.
     failing: AHashMap<Arc<Path>, u64>,
+}
+
+/// A file and what decides when it is put aside.
+struct OpenFile {
+    file: File,
+    bytes: u64,
+    since: SystemTime,
 }
 
 impl Files {
@@ -160,7 +194,7 @@ impl Files {
                 text.extend_from_slice(&next.text);
                 count += 1;
             }
-            match self.append(&line.path, line.reopen, &text) {
+            match self.append(&line.path, line.reopen, line.rotation.as_deref(), &text) {
                 Ok(()) => {
                     if let Some(lost) = self.failing.remove(&line.path) {
                         let path = line.path.display();
@@ -175,17 +209,21 @@ impl Files {
                         tracing::error!(%path, %error, "cannot write to log file, lines are lost");
                     }
                     *lost += count;
+                    lost_lines::FILE.fetch_add(count, Ordering::Relaxed);
                 }
             }
         }
     }
 
-    fn append(&mut self, path: &Arc<Path>, reopen: bool, text: &[u8]) -> std::io::Result<()> {
+    fn append(
+        &mut self,
+        path: &Arc<Path>,
+        reopen: bool,
+        rotation: Option<&Rotation>,
+        text: &[u8],
+    ) -> std::io::Result<()> {
         if reopen {
             self.open.remove(path);
-        }
-        if let Some(file) = self.open.get_mut(path) {
-            return file.write_all(text);
         }
         if self.open.len() >= OPEN_FILES_MAX {
             self.open.clear();
@@ -193,10 +231,40 @@ impl Files {
         if self.failing.len() >= OPEN_FILES_MAX {
             self.failing.clear();
         }
-        let mut file = open(path)?;
-        file.write_all(text)?;
-        self.open.insert(path.clone(), file);
+        let mut known = match self.open.remove(path) {
+            Some(known) => known,
+            None => {
+                if let Some(rotation) = rotation {
+                    log_rotation::prepare(path, rotation)?;
+                }
+                OpenFile::open(path)?
+            }
+        };
+        if let Some(rotation) = rotation
+            && rotation.is_due(known.bytes, known.since, text.len(), SystemTime::now())
+        {
+            log_rotation::put_aside(path, rotation.retained)?;
+            known = OpenFile::open(path)?;
+        }
+        known.file.write_all(text)?;
+        known.bytes += text.len() as u64;
+        self.open.insert(path.clone(), known);
         Ok(())
+    }
+}
+
+impl OpenFile {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        let file = open(path)?;
+        let about = file.metadata()?;
+        Ok(Self {
+            bytes: about.len(),
+            since: match about.len() {
+                0 => SystemTime::now(),
+                _ => about.created().or_else(|_| about.modified())?,
+            },
+            file,
+        })
     }
 }
 
@@ -227,6 +295,7 @@ mod tests {
         Line {
             path: path.clone(),
             reopen: false,
+            rotation: None,
             text: text.into(),
         }
     }

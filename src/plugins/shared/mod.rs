@@ -3,10 +3,13 @@
 pub(crate) mod body;
 pub(crate) mod certificate_auth;
 pub(crate) mod configuration;
+pub(crate) mod datagram_sender;
 pub(crate) mod headers;
 pub(crate) mod identity;
 pub(crate) mod line_sender;
+pub(crate) mod log_rotation;
 pub(crate) mod log_writer;
+pub(crate) mod lost_lines;
 pub(crate) mod proto_files;
 pub(crate) mod query;
 pub(crate) mod remote_keys;

@@ -201,6 +201,12 @@ impl Judge<'_> {
             }
             let bodies = policy.bodies.with(policy.parsed.bodies);
             self.add(bodies, side, || format!("policy \"{}\"", step.policy));
+            if policy.parsed.holds_streams {
+                match side {
+                    Side::Request => self.despite.0 = true,
+                    Side::Response => self.despite.1 = true,
+                }
+            }
             for called in &policy.parsed.shared_flows {
                 self.shared_flow(&called.value, side);
             }

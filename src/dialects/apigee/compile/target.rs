@@ -131,6 +131,7 @@ fn script(
             is_dynamic: false,
             properties: target.properties.clone(),
             tls: None,
+            expected_name: None,
             servers: BTreeMap::new(),
         },
     })

@@ -18,6 +18,7 @@ pub mod jwt;
 pub mod key_value_map_operations;
 pub mod lookup_cache;
 pub mod message_edits;
+pub mod message_logging;
 pub mod oauth_info;
 pub mod oauth_v2;
 pub mod populate_cache;
@@ -27,6 +28,7 @@ pub mod regular_expression_protection;
 pub mod response_cache;
 pub mod service_callout;
 pub mod spike_arrest;
+pub mod statistics_collector;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod texts;
@@ -91,6 +93,7 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("KeyValueMapOperations", key_value_map_operations::parse),
     PolicyEntry::new("InvalidateCache", invalidate_cache::parse),
     PolicyEntry::new("LookupCache", lookup_cache::parse),
+    PolicyEntry::new("MessageLogging", message_logging::parse),
     PolicyEntry::new("PopulateCache", populate_cache::parse),
     PolicyEntry::new("ResponseCache", response_cache::parse),
     PolicyEntry::new("OAuthV2", oauth_v2::parse),
@@ -107,6 +110,7 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("Quota", quota::parse),
     PolicyEntry::new("RaiseFault", raise_fault::parse),
     PolicyEntry::new("SpikeArrest", spike_arrest::parse),
+    PolicyEntry::new("StatisticsCollector", statistics_collector::parse),
     PolicyEntry::new("VerifyAPIKey", verify_api_key::parse),
 ];
 
@@ -155,6 +159,8 @@ pub struct Parsed {
     pub config: Value,
     /// Bodies that it looks at or replaces though its text does not say so.
     pub bodies: Bodies,
+    /// The current message's body is held for it even where the endpoint streams.
+    pub holds_streams: bool,
     /// Shared flows that it calls, as far as their names are fixed.
     pub shared_flows: Vec<Written<String>>,
     /// Resources that it needs, as URLs: `jsc://x.js`.

@@ -1,7 +1,7 @@
 //! Running steps: conditions, policies, shared flows, and what a failing policy leaves behind.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::dialects::apigee::condition::Condition;
 use crate::dialects::apigee::program::Hook;
@@ -195,12 +195,6 @@ pub(crate) fn check_time(program: &Program, scope: &Scope) -> Result<(), PolicyF
         true => Err(fault::api_timed_out()),
         false => Ok(()),
     }
-}
-
-/// How much of the time for the whole exchange is left; none: there is no such limit.
-pub(crate) fn time_left(program: &Program, scope: &Scope) -> Option<Duration> {
-    let limit = Duration::from_millis(program.plan.properties.api_timeout_ms?);
-    Some(limit.saturating_sub(scope.inbound.started.elapsed()))
 }
 
 async fn run(

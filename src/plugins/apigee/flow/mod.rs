@@ -498,10 +498,7 @@ impl Plugin for Flows {
                     ResponseHolding::UpTo(usize::try_from(limit).unwrap_or(usize::MAX));
                 if let Some(frame) = transaction.top() {
                     wire::forward(exchange, frame.scope.message(REQUEST), &composed);
-                    let left = execute::time_left(&frame.program, &frame.scope);
-                    let idle = frame.http_way().and_then(idle);
-                    let edits = exchange.edits_mut();
-                    (edits.silence_max, edits.idle) = (left, idle);
+                    exchange.edits_mut().idle = frame.http_way().and_then(idle);
                 }
                 put(exchange, transaction);
                 Flow::Continue

@@ -339,7 +339,7 @@ impl Frame {
                 if let Some(request) = self.scope.message_mut(REQUEST) {
                     target::apply_properties(request, &way.http);
                 }
-                let left = execute::time_left(program, &self.scope);
+                let left = target::time_left(program, &self.scope);
                 Ok(Step::Script(Box::new(way.call(&mut self.scope, left))))
             }
         }

@@ -20,6 +20,7 @@ mod key_variables;
 mod keys;
 mod lookup_cache;
 pub(crate) mod message_edits;
+mod message_logging;
 mod oauth;
 mod populate_cache;
 mod quota;
@@ -28,6 +29,7 @@ mod regular_expression_protection;
 mod response_cache;
 mod service_callout;
 mod spike_arrest;
+mod statistics_collector;
 mod stored_response;
 #[cfg(test)]
 pub(crate) mod test_support;
@@ -158,6 +160,7 @@ const TABLE: &[PolicyEntry] = &[
     ),
     PolicyEntry::new("InvalidateCache", "invalidatecache", invalidate_cache::link),
     PolicyEntry::new("LookupCache", "lookupcache", lookup_cache::link),
+    PolicyEntry::new("MessageLogging", "messagelogging", message_logging::link),
     PolicyEntry::new("PopulateCache", "populatecache", populate_cache::link),
     PolicyEntry::new("ResponseCache", "responsecache", response_cache::link),
     PolicyEntry::new("OAuthV2", "oauthV2", oauth::link),
@@ -174,6 +177,11 @@ const TABLE: &[PolicyEntry] = &[
     PolicyEntry::new("Quota", "ratelimit", quota::link),
     PolicyEntry::new("RaiseFault", "raisefault", raise_fault::link),
     PolicyEntry::new("SpikeArrest", "ratelimit", spike_arrest::link),
+    PolicyEntry::new(
+        "StatisticsCollector",
+        "statisticscollector",
+        statistics_collector::link,
+    ),
     PolicyEntry::new("VerifyAPIKey", "oauthV2", verify_api_key::link),
 ];
 
