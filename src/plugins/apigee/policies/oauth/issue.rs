@@ -21,7 +21,7 @@ pub(super) enum Refresh<'a> {
     No,
     New,
     /// One that was used and stays.
-    Same(&'a str, Issued),
+    Same(&'a str, Box<Issued>),
 }
 
 /// Tokens that were made, and the edits that keep them.
@@ -103,7 +103,7 @@ impl OAuth {
             grant.scope = narrowed(&asked, grant.scope.split_whitespace())?;
         }
         let (refresh, edits) = match self.config.reuse_refresh_token {
-            true => (Refresh::Same(&token, known), Vec::new()),
+            true => (Refresh::Same(&token, Box::new(known)), Vec::new()),
             false => {
                 let gone = self.store.forget(&organization, TokenKind::Refresh, &key);
                 (Refresh::New, vec![gone])
@@ -160,7 +160,7 @@ impl OAuth {
             Refresh::Same(token, mut known) => {
                 known.grant.refresh_count = grant.refresh_count;
                 known.grant.attributes.clone_from(&grant.attributes);
-                Some((token.to_owned(), known))
+                Some((token.to_owned(), *known))
             }
             Refresh::New => {
                 let life = life(
