@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::bundles::{self, Bundle};
 use crate::mesh::{self, Hop, MeshGround};
 use crate::net;
 use crate::origin::{load_stream_module, nginx_http_common, nginx_preamble, start_nginx};
@@ -55,6 +56,8 @@ pub(crate) enum Setup {
     ManyRoutes,
     /// One route behind key-auth, rate-limiting and correlation-id. Programs without plugins run plain.
     Plugins,
+    /// A bundle of flows instead of a route. Other programs run plain.
+    Bundle(Bundle),
     /// Connections carried as bytes, whatever they mean: TCP, and TLS that ends at the proxy.
     Stream,
     /// A proxy of a service mesh; see [`mesh`].
@@ -69,7 +72,7 @@ impl Setup {
                 let number = MANY_ROUTES / 2;
                 (host_of(number), format!("{}/small", path_of(number)).into())
             }
-            Self::Plain | Self::Plugins | Self::Stream | Self::Mesh(_) => {
+            Self::Plain | Self::Plugins | Self::Stream | Self::Mesh(_) | Self::Bundle(_) => {
                 ("localhost".to_owned(), path.into())
             }
         }
@@ -163,7 +166,7 @@ fn start_nginx_proxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result
     let pass = "proxy_pass http://origin;";
     let mut servers = String::new();
     match setup {
-        Setup::Plain | Setup::Plugins | Setup::Stream | Setup::Mesh(_) => {
+        Setup::Plain | Setup::Plugins | Setup::Stream | Setup::Mesh(_) | Setup::Bundle(_) => {
             writeln!(servers, "server {{ {listen} location / {{ {pass} }} }}")?;
         }
         Setup::ManyRoutes => {
@@ -224,7 +227,7 @@ fn start_nginx_stream(ground: &Ground<'_>, place: &Place) -> Result<Running> {
 
 fn start_haproxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<Running> {
     let select = match setup {
-        Setup::Plain | Setup::Plugins | Setup::Stream | Setup::Mesh(_) => {
+        Setup::Plain | Setup::Plugins | Setup::Stream | Setup::Mesh(_) | Setup::Bundle(_) => {
             "default_backend origin".to_owned()
         }
         Setup::ManyRoutes => {
@@ -317,19 +320,32 @@ fn start_sallyport(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<R
         ("proxy_access_log", "off".to_owned()),
         ("log_level", "warn".to_owned()),
     ];
+    let mut settings = settings.to_vec();
+    let admin = net::free_address()?;
+    if let Setup::Bundle(_) = setup {
+        let own = bundles::settings(admin);
+        settings.retain(|(key, _)| own.iter().all(|(other, _)| other != key));
+        settings.extend(own.into_iter().filter(|(_, value)| !value.is_empty()));
+    }
     let environment: Vec<(String, String)> = settings
         .into_iter()
         .map(|(key, value)| (format!("SALLYPORT_{}", key.to_ascii_uppercase()), value))
         .collect();
     let log = place.folder.join("output.log");
-    Running::start(
+    let mut running = Running::start(
         "Sallyport",
         PROXY_CORE,
         program,
         ["start"],
         &environment,
         log,
-    )
+    )?;
+    if let Setup::Bundle(bundle) = setup {
+        net::await_listener(admin, &mut running)?;
+        let folder = &place.folder;
+        bundles::deploy(bundle, program, &environment, admin, ground.origin, folder)?;
+    }
+    Ok(running)
 }
 
 /// The gateway's whole configuration, in Kong's declarative form as JSON.
@@ -341,6 +357,7 @@ fn declarative(setup: Setup, origin: SocketAddr) -> Result<String> {
                 r#"{"name":"all","protocols":["tcp","tls"],"sources":[{"ip":"127.0.0.0/8"}]}"#,
             );
         }
+        Setup::Bundle(_) => {}
         Setup::Plain | Setup::Plugins | Setup::Mesh(_) => {
             routes.push_str(r#"{"name":"all","paths":["/"],"strip_path":false}"#);
         }
@@ -357,7 +374,9 @@ fn declarative(setup: Setup, origin: SocketAddr) -> Result<String> {
         }
     }
     let plugins = match setup {
-        Setup::Plain | Setup::ManyRoutes | Setup::Stream | Setup::Mesh(_) => String::new(),
+        Setup::Plain | Setup::ManyRoutes | Setup::Stream | Setup::Mesh(_) | Setup::Bundle(_) => {
+            String::new()
+        }
         Setup::Plugins => format!(
             r#","plugins":[{{"name":"key-auth"}},{{"name":"correlation-id"}},
             {{"name":"rate-limiting","config":{{"minute":1000000000,"policy":"local"}}}}],

@@ -5,6 +5,7 @@
 //! `README.md` explains the method; start reading at [`scenario`], then [`measure`].
 
 mod bare;
+mod bundles;
 mod contestant;
 mod generator;
 mod idle;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::bundles::Bundle;
 use crate::contestant::{self, API_KEY, Contestant, Ground, Program, Setup};
 use crate::generator::{self, Report, Wrk};
 use crate::idle;
@@ -128,6 +129,11 @@ impl ScenarioResult {
             Target::ToNginx(limit) => (self.ratio(gateway, self.nginx()?)?, limit),
             Target::ToBuiltIn(limit) => (self.ratio(gateway, self.of(Program::BuiltIn)?)?, limit),
             Target::ToOwn(limit) => (self.ratio(gateway, self.own_baseline()?)?, limit),
+            Target::AddedToOwn(limit) => {
+                let pairs = gateway.rounds.iter().zip(&self.own_baseline()?.rounds);
+                let added = median(pairs.map(|(one, plain)| one.figure - plain.figure))?;
+                (added, limit)
+            }
             Target::Below(limit) => (gateway.figure()?, limit),
         };
         Some((value, value <= limit))
@@ -261,7 +267,10 @@ fn headers_for(contestant: &Contestant, extra: usize) -> Vec<(String, String)> {
     let mut headers: Vec<(String, String)> = (0..extra)
         .map(|number| (format!("X-Client-{number}"), format!("value-{number}")))
         .collect();
-    if contestant.setup == Setup::Plugins {
+    if matches!(
+        contestant.setup,
+        Setup::Plugins | Setup::Bundle(Bundle::Policies)
+    ) {
         headers.push(("apikey".to_owned(), API_KEY.to_owned()));
     }
     headers

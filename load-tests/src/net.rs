@@ -84,6 +84,29 @@ pub(crate) fn await_listener(address: SocketAddr, child: &mut Running) -> Result
     }
 }
 
+/// Sends JSON with POST; the answer must say that it succeeded.
+///
+/// # Errors
+/// When it says otherwise.
+pub(crate) fn post(address: SocketAddr, path: &str, json: &str) -> Result<()> {
+    let mut stream =
+        TcpStream::connect_timeout(&address, REQUEST_TIMEOUT).context("cannot connect")?;
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{json}",
+        json.len()
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(RESPONSE_BYTES_MAX).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    if !answer.starts_with("HTTP/1.1 2") {
+        bail!("POST {path}: {answer}");
+    }
+    Ok(())
+}
+
 /// Sends one plain request with `Connection: close` and checks status and body length.
 ///
 /// # Errors

@@ -91,6 +91,7 @@ fn verdicts(text: &mut String, results: &Results) {
             Some(Target::ToNginx(limit)) => (limit, " × nginx"),
             Some(Target::ToBuiltIn(limit)) => (limit, " × Consul's proxy"),
             Some(Target::ToOwn(limit)) => (limit, " × own plain figure"),
+            Some(Target::AddedToOwn(limit)) => (limit, " µs more than own plain figure"),
             Some(Target::Below(limit)) => (limit, ""),
             None => continue,
         };

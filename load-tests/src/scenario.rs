@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 
+use crate::bundles::Bundle;
 use crate::contestant::Setup;
 use crate::mesh::Hop;
 use crate::origin;
@@ -60,6 +61,8 @@ pub(crate) enum Target {
     ToBuiltIn(f64),
     /// At most this ratio to the gateway's own plain figure in the same round.
     ToOwn(f64),
+    /// At most so many CPU microseconds more than the gateway's own plain figure in the same round.
+    AddedToOwn(f64),
     /// Less than this, in the unit of the scenario.
     Below(f64),
 }
@@ -186,6 +189,45 @@ pub(crate) const ALL: &[Scenario] = &[
         bare: false,
         target: Some(Target::ToOwn(1.15)),
         smoke: true,
+    },
+    Scenario {
+        name: "apigee-pass",
+        title: "a bundle that only passes on (nginx, HAProxy: a plain route)",
+        load: Load::Http1 {
+            request: SMALL,
+            tls: false,
+        },
+        setup: Setup::Bundle(Bundle::Pass),
+        own_baseline: true,
+        bare: false,
+        target: Some(Target::ToOwn(1.2)),
+        smoke: false,
+    },
+    Scenario {
+        name: "apigee-policies",
+        title: "a bundle with AssignMessage, VerifyAPIKey, SpikeArrest (nginx, HAProxy: without)",
+        load: Load::Http1 {
+            request: SMALL,
+            tls: false,
+        },
+        setup: Setup::Bundle(Bundle::Policies),
+        own_baseline: true,
+        bare: false,
+        target: Some(Target::ToOwn(1.5)),
+        smoke: false,
+    },
+    Scenario {
+        name: "apigee-js",
+        title: "a bundle with ten lines of JavaScript (nginx, HAProxy: without)",
+        load: Load::Http1 {
+            request: SMALL,
+            tls: false,
+        },
+        setup: Setup::Bundle(Bundle::Script),
+        own_baseline: true,
+        bare: false,
+        target: Some(Target::AddedToOwn(60.0)),
+        smoke: false,
     },
     Scenario {
         name: "connect",
