@@ -13,7 +13,8 @@ use pingora_core::server::ShutdownWatch;
 use pingora_http::RequestHeader;
 use pingora_proxy::HttpProxy;
 
-use crate::engine::gateway::{BEGUN, Begun, ForcedDriver, Gateway, Hooks};
+use crate::engine::gateway::{BEGUN, Begun, ForcedDriver, Gateway};
+use crate::engine::hooks::Hooks;
 use crate::engine::http1::Http1;
 
 /// The gateway and Pingora's proxy path, which leads to it as well.

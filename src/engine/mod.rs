@@ -23,6 +23,7 @@ mod forwarding;
 mod front;
 mod gateway;
 mod heads;
+mod hooks;
 mod http1;
 mod io;
 mod listen;
