@@ -62,6 +62,8 @@ pub(crate) enum Setup {
     Stream,
     /// A proxy of a service mesh; see [`mesh`].
     Mesh(Hop),
+    /// One route, in front of an origin that accepts WebSockets.
+    Tunnels,
 }
 
 impl Setup {
@@ -72,9 +74,12 @@ impl Setup {
                 let number = MANY_ROUTES / 2;
                 (host_of(number), format!("{}/small", path_of(number)).into())
             }
-            Self::Plain | Self::Plugins | Self::Stream | Self::Mesh(_) | Self::Bundle(_) => {
-                ("localhost".to_owned(), path.into())
-            }
+            Self::Plain
+            | Self::Plugins
+            | Self::Stream
+            | Self::Tunnels
+            | Self::Mesh(_)
+            | Self::Bundle(_) => ("localhost".to_owned(), path.into()),
         }
     }
 }
@@ -166,6 +171,13 @@ fn start_nginx_proxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result
     let pass = "proxy_pass http://origin;";
     let mut servers = String::new();
     match setup {
+        Setup::Tunnels => {
+            let upgrade = "proxy_set_header Connection $http_connection; proxy_set_header Upgrade $http_upgrade;";
+            writeln!(
+                servers,
+                "server {{ {listen} location / {{ {upgrade} {pass} proxy_read_timeout 600s; }} }}"
+            )?;
+        }
         Setup::Plain | Setup::Plugins | Setup::Stream | Setup::Mesh(_) | Setup::Bundle(_) => {
             writeln!(servers, "server {{ {listen} location / {{ {pass} }} }}")?;
         }
@@ -227,9 +239,12 @@ fn start_nginx_stream(ground: &Ground<'_>, place: &Place) -> Result<Running> {
 
 fn start_haproxy(setup: Setup, ground: &Ground<'_>, place: &Place) -> Result<Running> {
     let select = match setup {
-        Setup::Plain | Setup::Plugins | Setup::Stream | Setup::Mesh(_) | Setup::Bundle(_) => {
-            "default_backend origin".to_owned()
-        }
+        Setup::Plain
+        | Setup::Plugins
+        | Setup::Stream
+        | Setup::Tunnels
+        | Setup::Mesh(_)
+        | Setup::Bundle(_) => "default_backend origin".to_owned(),
         Setup::ManyRoutes => {
             let map = place.folder.join("routes.map");
             let mut lines = String::new();
@@ -358,7 +373,7 @@ fn declarative(setup: Setup, origin: SocketAddr) -> Result<String> {
             );
         }
         Setup::Bundle(_) => {}
-        Setup::Plain | Setup::Plugins | Setup::Mesh(_) => {
+        Setup::Plain | Setup::Plugins | Setup::Tunnels | Setup::Mesh(_) => {
             routes.push_str(r#"{"name":"all","paths":["/"],"strip_path":false}"#);
         }
         Setup::ManyRoutes => {
@@ -374,9 +389,12 @@ fn declarative(setup: Setup, origin: SocketAddr) -> Result<String> {
         }
     }
     let plugins = match setup {
-        Setup::Plain | Setup::ManyRoutes | Setup::Stream | Setup::Mesh(_) | Setup::Bundle(_) => {
-            String::new()
-        }
+        Setup::Plain
+        | Setup::ManyRoutes
+        | Setup::Stream
+        | Setup::Tunnels
+        | Setup::Mesh(_)
+        | Setup::Bundle(_) => String::new(),
         Setup::Plugins => format!(
             r#","plugins":[{{"name":"key-auth"}},{{"name":"correlation-id"}},
             {{"name":"rate-limiting","config":{{"minute":1000000000,"policy":"local"}}}}],

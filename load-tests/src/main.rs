@@ -21,6 +21,7 @@ mod scenario;
 mod statistics;
 mod steady;
 mod tls;
+mod tunnels;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -119,7 +120,7 @@ fn run(mut arguments: RunArguments) -> Result<()> {
     } else {
         None
     };
-    process::raise_descriptor_limit()?;
+    let descriptors = process::raise_descriptor_limit()?;
     let plan = measure::Plan {
         seconds: arguments.seconds,
         rounds: arguments.rounds,
@@ -127,6 +128,10 @@ fn run(mut arguments: RunArguments) -> Result<()> {
         programs,
         gateway,
         idle_connections: if arguments.smoke { 100 } else { 2_000 },
+        tunnels: match arguments.smoke {
+            true => 100,
+            false => tunnels::most(descriptors),
+        },
     };
     let results = measure::run(&plan)?;
     let machine = report::Machine::read();

@@ -14,6 +14,7 @@ use crate::origin;
 use crate::scenario::{Load, Scenario, Target};
 use crate::statistics::median;
 use crate::tls;
+use crate::tunnels;
 
 /// Connections of `wrk` when each request opens a new one.
 const NEW_CONNECTIONS_AT_ONCE: u32 = 16;
@@ -29,6 +30,7 @@ pub(crate) struct Plan {
     /// The gateway's binary; present if [`Program::Sallyport`] takes part.
     pub(crate) gateway: Option<PathBuf>,
     pub(crate) idle_connections: usize,
+    pub(crate) tunnels: usize,
 }
 
 /// Everything that was measured.
@@ -159,6 +161,7 @@ impl ContestantResult {
 pub(crate) fn run(plan: &Plan) -> Result<Results> {
     let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     let origin = origin::start(folder.path())?;
+    let tunnel_origin = tunnels::start_origin()?;
     let certificate = tls::make_certificate(folder.path())?;
     let mut results = Results {
         scenarios: Vec::new(),
@@ -178,7 +181,10 @@ pub(crate) fn run(plan: &Plan) -> Result<Results> {
         };
         let ground = Ground {
             folder: &scenario_folder,
-            origin: origin.address,
+            origin: match scenario.setup {
+                Setup::Tunnels => tunnel_origin,
+                _ => origin.address,
+            },
             certificate: &certificate,
             gateway: plan.gateway.as_deref(),
             mesh: mesh.as_ref(),
@@ -236,6 +242,7 @@ fn line_up(scenario: &Scenario, programs: &[Program]) -> Vec<(Program, Setup)> {
             Program::Bare if !scenario.bare => {}
             Program::Nginx if in_mesh => {}
             Program::BuiltIn | Program::Direct if !in_mesh => {}
+            Program::Haproxy if scenario.setup == Setup::Tunnels => {}
             Program::Sallyport if scenario.own_baseline => {
                 line_up.push((program, Setup::Plain));
                 line_up.push((program, scenario.setup));
@@ -284,6 +291,7 @@ fn measure(
 ) -> Result<Round> {
     match scenario.load {
         Load::IdleConnections { tls } => measure_idle(contestant, tls, plan.idle_connections),
+        Load::IdleTunnels => measure_tunnels(contestant, plan.tunnels),
         Load::ResidentMemory => {
             // Some traffic first: a table that was never searched may not be resident.
             let report = generate(scenario.load, contestant, 1, None, folder)?;
@@ -337,7 +345,7 @@ fn generate(
             return generator::h2load(contestant.tls, "/small", &headers, seconds, folder);
         }
         Load::IdleConnections { tls } => (tls, "/small", 1, 0, false),
-        Load::ResidentMemory => (false, "/small", 32, 0, false),
+        Load::IdleTunnels | Load::ResidentMemory => (false, "/small", 32, 0, false),
     };
     let (host, path) = contestant.setup.host_and_path(path);
     let mut headers = headers_for(contestant, extra);
@@ -366,9 +374,23 @@ fn measure_idle(contestant: &mut Contestant, tls: bool, count: usize) -> Result<
     } else {
         contestant.plain
     };
-    drop(idle::open(address, tls, IDLE_WARM_UP)?);
+    measure_growth(contestant, count, |count| idle::open(address, tls, count))
+}
+
+fn measure_tunnels(contestant: &mut Contestant, count: usize) -> Result<Round> {
+    let address = contestant.plain;
+    measure_growth(contestant, count, |count| tunnels::open(address, count))
+}
+
+/// What resident memory grows by for each of `count` connections that `open` opens and keeps.
+fn measure_growth<T>(
+    contestant: &mut Contestant,
+    count: usize,
+    open: impl Fn(usize) -> Result<T>,
+) -> Result<Round> {
+    drop(open(IDLE_WARM_UP)?);
     let before = resident_mb(contestant)?;
-    let connections = idle::open(address, tls, count)?;
+    let connections = open(count)?;
     let after = resident_mb(contestant)?;
     drop(connections);
     Ok(Round {

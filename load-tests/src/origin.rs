@@ -82,7 +82,7 @@ pub(crate) fn nginx_preamble(folder: &Path) -> String {
     format!(
         "{user}daemon off; worker_processes 1;\n\
          pid {folder}/nginx.pid; error_log {folder}/error.log crit;\n\
-         events {{ worker_connections 8192; }}\n",
+         events {{ worker_connections 24576; }}\n",
         user = if is_root { "user root;\n" } else { "" },
         folder = folder.display(),
     )

@@ -119,11 +119,11 @@ pub(crate) fn pinned(core: usize, program: &Path) -> Command {
     command
 }
 
-/// Raises the soft limit of open files of this process and its later children.
+/// Raises the soft limit of open files of this process and its later children; gives what it is now.
 ///
 /// # Errors
 /// When `prlimit` (package util-linux) is missing or refuses.
-pub(crate) fn raise_descriptor_limit() -> Result<()> {
+pub(crate) fn raise_descriptor_limit() -> Result<u64> {
     let limits = fs::read_to_string("/proc/self/limits").context("cannot read the limits")?;
     let hard = limits
         .lines()
@@ -131,16 +131,25 @@ pub(crate) fn raise_descriptor_limit() -> Result<()> {
         .and_then(|line| line.split_whitespace().nth(4))
         .and_then(|word| word.parse::<u64>().ok())
         .unwrap_or(DESCRIPTORS_WANTED);
+    // Root may lift the hard limit; everybody else takes what there is.
+    if set_descriptor_limit(DESCRIPTORS_WANTED, hard.max(DESCRIPTORS_WANTED))? {
+        return Ok(DESCRIPTORS_WANTED);
+    }
     let wanted = hard.min(DESCRIPTORS_WANTED);
-    let status = Command::new("prlimit")
-        .arg(format!("--pid={}", std::process::id()))
-        .arg(format!("--nofile={wanted}:{hard}"))
-        .status()
-        .context("cannot run prlimit")?;
-    if !status.success() {
+    if !set_descriptor_limit(wanted, hard)? {
         bail!("prlimit refused {wanted} open files");
     }
-    Ok(())
+    Ok(wanted)
+}
+
+/// Whether the system agreed.
+fn set_descriptor_limit(soft: u64, hard: u64) -> Result<bool> {
+    let output = Command::new("prlimit")
+        .arg(format!("--pid={}", std::process::id()))
+        .arg(format!("--nofile={soft}:{hard}"))
+        .output()
+        .context("cannot run prlimit")?;
+    Ok(output.status.success())
 }
 
 /// Finds a program in PATH and the places where system programs live.

@@ -37,6 +37,8 @@ pub(crate) enum Load {
     Http2,
     /// Connections that made one request and then stay idle: KiB for each.
     IdleConnections { tls: bool },
+    /// WebSocket tunnels in which nobody speaks: KiB for each.
+    IdleTunnels,
     /// Resident memory of the process tree after some requests, in MB.
     ResidentMemory,
 }
@@ -404,6 +406,16 @@ pub(crate) const ALL: &[Scenario] = &[
         smoke: false,
     },
     Scenario {
+        name: "idle-tunnels",
+        title: "idle WebSocket tunnel, KiB",
+        load: Load::IdleTunnels,
+        setup: Setup::Tunnels,
+        own_baseline: false,
+        bare: false,
+        target: Some(Target::Below(40.0)),
+        smoke: true,
+    },
+    Scenario {
         name: "memory-10k",
         title: "resident memory with 10,000 routes, MB",
         load: Load::ResidentMemory,
@@ -441,6 +453,9 @@ pub(crate) fn select(names: &[String], smoke: bool) -> Result<Vec<&'static Scena
 impl Load {
     /// Whether the figure is CPU time per request (else memory).
     pub(crate) fn is_cpu(self) -> bool {
-        !matches!(self, Self::IdleConnections { .. } | Self::ResidentMemory)
+        !matches!(
+            self,
+            Self::IdleConnections { .. } | Self::IdleTunnels | Self::ResidentMemory
+        )
     }
 }
