@@ -184,6 +184,13 @@ fn hash_of(exchange: &mut Exchange, input: &HashInput) -> Option<u64> {
         }
         HashInput::Header(name) => {
             let name = HeaderName::try_from(&**name).ok()?;
+            if let Some(told) = exchange
+                .request_fields
+                .iter()
+                .find(|it| it.name.name == name)
+            {
+                return told.value.as_ref().map(|it| Cluster::hash(it.as_bytes()));
+            }
             let values: Vec<&[u8]> = exchange
                 .request
                 .headers

@@ -188,6 +188,11 @@ pub(crate) fn write_head(
         }
         BodyFraming::None => {}
     }
+    for field in &exchange.request_fields {
+        if let Some(value) = &field.value {
+            put_field(into, &field.name.title, value.as_bytes());
+        }
+    }
     for_each_added(exchange, destination, scratch, |name, value| {
         put_field(into, &name.title, value);
     });
@@ -239,6 +244,11 @@ pub(crate) fn edit_head(
     }
     if wants_trailers(&exchange.request) {
         head.insert_header(TE, "trailers")?;
+    }
+    for field in &exchange.request_fields {
+        if let Some(value) = &field.value {
+            head.insert_header(field.name.title.clone(), value.clone())?;
+        }
     }
     let mut result = Ok(());
     for_each_added(exchange, destination, &mut scratch, |name, value| {
@@ -306,12 +316,12 @@ fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
         18 => is(&X_FORWARDED_PREFIX),
         _ => false,
     };
-    let is_titled = |other: &Option<TitledName>| {
-        let other = other.as_ref();
-        other.is_some_and(|other| other.title.len() == name.len() && is(&other.name))
-    };
+    let is_named = |other: &TitledName| other.title.len() == name.len() && is(&other.name);
+    let is_titled = |other: &Option<TitledName>| other.as_ref().is_some_and(is_named);
+    let told = &exchange.request_fields;
     own || is_titled(&headers.request_id_upstream)
         || is_titled(&headers.caller_upstream)
+        || told.iter().any(|field| is_named(field.name))
         || named.iter().any(is)
 }
 

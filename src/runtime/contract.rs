@@ -92,11 +92,28 @@ impl Phases {
     }
 }
 
-/// What a plugin needs beyond heads; `link` folds the needs of a pipeline.
+/// What a plugin needs; `link` folds the needs of a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
     /// The whole request body, held up to the limit, before [`Plugin::access`].
     pub request_body: bool,
+    /// The request's head with the fields in which other plugins tell who calls: to look at them, to change or to log them.
+    /// Where no plugin of a route has this need, such fields are written to the upstream only, which costs much less than
+    /// a place in the head.
+    pub request_head: bool,
+}
+
+impl Needs {
+    /// Of the request's fields only those that clients send, or nothing at all.
+    pub const NOTHING: Self = Self {
+        request_body: false,
+        request_head: false,
+    };
+    /// The head as the upstream is going to get it.
+    pub const HEAD: Self = Self {
+        request_body: false,
+        request_head: true,
+    };
 }
 
 /// What a step decided.
@@ -122,9 +139,9 @@ pub trait Plugin: Send + Sync {
     /// The phases this instance takes part in; asked once, when it is linked.
     fn phases(&self) -> Phases;
 
-    /// What it needs held; asked once, when it is linked.
+    /// What it needs; asked once, when it is linked. Unless it says otherwise the head, which is always right.
     fn needs(&self) -> Needs {
-        Needs::default()
+        Needs::HEAD
     }
 
     /// Another limit than the usual one for a held request body, in bytes; asked when it is to be held.

@@ -15,12 +15,16 @@ use http::{HeaderValue, Method};
 use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
+use crate::model::serving::AccessLogFormat;
 use crate::runtime::connection::Connection;
 use crate::runtime::matched::{Captures, MatchedPath};
 use crate::runtime::message::MessageLimits;
 use crate::runtime::pipeline::Instance;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
 use crate::runtime::titled::TitledName;
+
+/// Room for [`Exchange::request_fields`] at once: an authentication plugin tells five.
+const TOLD_FIELDS: usize = 6;
 
 /// A request, what is known of it, and what has been decided.
 pub struct Exchange {
@@ -66,6 +70,8 @@ pub struct Exchange {
     pub status: u16,
     /// Status that the upstream sent; 0 when it sent none.
     pub upstream_status: u16,
+    /// Fields that go upstream instead of what the client sent under their names, see [`Exchange::tell_upstream`].
+    pub request_fields: Vec<RequestField>,
     /// Headers added to the response, whoever makes it, before header_filter runs.
     pub response_fields: Vec<ResponseField>,
     pub tries: SmallVec<[Try; 1]>,
@@ -78,6 +84,14 @@ pub struct Exchange {
     /// A plugin is going to change the body's length.
     body_length_changes: bool,
     stash: SmallVec<[(TypeId, Box<dyn Any + Send + Sync>); 1]>,
+}
+
+/// A header field for the upstream that the head does not hold.
+#[derive(Debug, Clone)]
+pub struct RequestField {
+    pub name: &'static TitledName,
+    /// `None`: no field of this name goes upstream.
+    pub value: Option<HeaderValue>,
 }
 
 /// A header field that access leaves for the response.
@@ -276,6 +290,7 @@ impl Exchange {
             response_source: ResponseSource::None,
             status: 0,
             upstream_status: 0,
+            request_fields: Vec::new(),
             response_fields: Vec::new(),
             tries: SmallVec::new(),
             timing: Timing::default(),
@@ -284,6 +299,30 @@ impl Exchange {
             notes: SmallVec::new(),
             body_length_changes: false,
             stash: SmallVec::new(),
+        }
+    }
+
+    /// Tells the upstream something in a header field, instead of what the client sent under that name; `None` sends nothing.
+    ///
+    /// The field has a place in the head only where something of this route may look at the head again.
+    pub fn tell_upstream(&mut self, name: &'static TitledName, value: Option<HeaderValue>) {
+        let logged = self.snapshot.serving.plan.access_log == AccessLogFormat::Entry;
+        let looked_at = match &self.route {
+            Some(route) => route.pipeline.needs.request_head || logged,
+            None => true,
+        };
+        match (looked_at, value) {
+            (false, value) => {
+                if self.request_fields.is_empty() {
+                    self.request_fields.reserve(TOLD_FIELDS);
+                }
+                self.request_fields
+                    .retain(|field| !std::ptr::eq(field.name, name));
+                self.request_fields.push(RequestField { name, value });
+            }
+            // Fails only for a map of more than 32,768 names, which the engine's limits do not let in.
+            (true, Some(value)) => drop(self.request.insert_header(name.title.clone(), value)),
+            (true, None) => drop(self.request.remove_header(&name.name)),
         }
     }
 

@@ -285,6 +285,7 @@ impl Linker {
                 for ranked in step.instances() {
                     pipeline.phases = pipeline.phases.with(ranked.instance.phases);
                     pipeline.needs.request_body |= ranked.instance.needs.request_body;
+                    pipeline.needs.request_head |= ranked.instance.needs.request_head;
                 }
                 pipeline.steps.push(step);
             }

@@ -111,6 +111,25 @@ fn identity_headers_of_clients_do_not_get_through() {
 }
 
 #[test]
+fn later_plugins_see_the_identity_in_the_head() {
+    for_both_drivers(|driver| {
+        let origin = Origin::echo();
+        let rename = json!({"rename": {"headers": ["X-Consumer-Username:X-Who"]}});
+        let plugins = json!([
+            {"name": "key-auth"},
+            {"name": "request-transformer", "config": rename},
+        ]);
+        let gateway = guarded(driver, &origin, &plugins);
+        let asked = gateway.get("/").header("apikey", "bob-key");
+        let answer = asked.header("X-Consumer-Username", "alice").send();
+        let answer = answer.expect_status(200);
+        assert_eq!(answer.echoed_one("x-who").as_deref(), Some("bob"));
+        assert_eq!(answer.echoed_one("x-consumer-username"), None);
+        assert!(answer.echoed_one("x-consumer-id").is_some());
+    });
+}
+
+#[test]
 fn hidden_credentials_do_not_reach_the_origin() {
     for_both_drivers(|driver| {
         let origin = Origin::echo();

@@ -10,7 +10,7 @@ use crate::model::plan::InstancePlan;
 use crate::model::schema::only_one_of;
 use crate::plugins::shared::configuration::read;
 use crate::plugins::shared::headers::{lenient_value, set_request};
-use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
+use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::Fault;
 
@@ -72,6 +72,10 @@ struct AccessList {
 impl Plugin for AccessList {
     fn phases(&self) -> Phases {
         Phases::ACCESS
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {

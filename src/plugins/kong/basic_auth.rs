@@ -14,7 +14,7 @@ use crate::model::plan::InstancePlan;
 use crate::plugins::shared::configuration::read;
 use crate::plugins::shared::headers::lenient_value;
 use crate::plugins::shared::identity::{Anonymous, authenticate};
-use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
+use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::Fault;
 use crate::runtime::snapshot::Credential;
@@ -64,6 +64,10 @@ struct BasicAuth {
 impl Plugin for BasicAuth {
     fn phases(&self) -> Phases {
         Phases::ACCESS
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {

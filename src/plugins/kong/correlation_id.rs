@@ -15,7 +15,7 @@ use crate::model::serving::AccessLogFormat;
 use crate::plugins::shared::configuration::read;
 use crate::plugins::shared::headers::{ConfiguredName, lenient_value};
 use crate::runtime::clock;
-use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
+use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::snapshot::id_value;
 
@@ -80,6 +80,14 @@ impl Plugin for CorrelationId {
         match self.echo {
             true => Phases::ACCESS.with(Phases::HEADER_FILTER),
             false => Phases::ACCESS,
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        // The echo is read from the head.
+        match self.echo {
+            true => Needs::HEAD,
+            false => Needs::NOTHING,
         }
     }
 

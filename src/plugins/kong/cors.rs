@@ -16,7 +16,7 @@ use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::plugins::shared::configuration::read;
 use crate::plugins::shared::headers::{lenient_value, set_response};
-use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
+use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::LocalResponse;
 
@@ -133,6 +133,10 @@ struct Preflight;
 impl Plugin for Cors {
     fn phases(&self) -> Phases {
         Phases::ACCESS.with(Phases::HEADER_FILTER)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {

@@ -179,7 +179,10 @@ impl Plugin for GrpcGateway {
     }
 
     fn needs(&self) -> Needs {
-        Needs { request_body: true }
+        Needs {
+            request_body: true,
+            ..Needs::HEAD
+        }
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {

@@ -101,7 +101,10 @@ impl Plugin for GrpcWeb {
     }
 
     fn needs(&self) -> Needs {
-        Needs { request_body: true }
+        Needs {
+            request_body: true,
+            ..Needs::HEAD
+        }
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {

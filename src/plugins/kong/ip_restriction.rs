@@ -12,7 +12,7 @@ use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::model::schema::at_least_one_of;
 use crate::plugins::shared::configuration::read;
-use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
+use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::Fault;
 use crate::runtime::session::{Closing, Session, Verdict};
@@ -94,6 +94,10 @@ struct IpRestriction {
 impl Plugin for IpRestriction {
     fn phases(&self) -> Phases {
         Phases::ACCESS.with(Phases::PREREAD)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {

@@ -93,6 +93,7 @@ impl Plugin for KeyAuth {
     fn needs(&self) -> Needs {
         Needs {
             request_body: self.config.key_in_body,
+            ..Needs::NOTHING
         }
     }
 

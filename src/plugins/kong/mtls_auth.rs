@@ -15,7 +15,7 @@ use crate::plugins::shared::certificate_auth::{
 use crate::plugins::shared::configuration::{PROXY_UNSUPPORTED, no_proxy, read};
 use crate::runtime::certificate_requests::CertificateRequest;
 use crate::runtime::client_certificate::ClientCertificate;
-use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
+use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::revocation::Asking;
 
@@ -133,6 +133,10 @@ impl Plugin for MtlsAuth {
             true => Phases::ACCESS_ASYNC,
             false => Phases::ACCESS,
         }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
     }
 
     fn certificate_request(&self) -> Option<CertificateRequest> {

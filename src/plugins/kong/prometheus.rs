@@ -18,7 +18,7 @@ use crate::config_record;
 use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::plugins::shared::configuration::read;
-use crate::runtime::contract::{LinkContext, Phases, Plugin, PluginEntry};
+use crate::runtime::contract::{LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::{Exchange, ResponseSource};
 use crate::runtime::live::Live;
 use crate::runtime::session::Session;
@@ -105,6 +105,10 @@ impl Plugin for Prometheus {
             // Only the health of targets is asked for, which no request changes.
             false => Phases::NONE,
         }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
     }
 
     fn log(&self, exchange: &Exchange) {

@@ -19,7 +19,7 @@ use crate::plugins::shared::configuration::read;
 use crate::plugins::shared::headers::number;
 use crate::plugins::shared::windows::{FixedWindows, PERIODS, Period, Window};
 use crate::runtime::clock;
-use crate::runtime::contract::{Flow, LinkContext, Phases, Plugin, PluginEntry};
+use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::{Exchange, ResponseField};
 use crate::runtime::fault::Fault;
 use crate::runtime::titled::TitledName;
@@ -320,6 +320,13 @@ struct Tightest {
 impl Plugin for RateLimiting {
     fn phases(&self) -> Phases {
         Phases::ACCESS
+    }
+
+    fn needs(&self) -> Needs {
+        match self.limit_by {
+            LimitBy::Header => Needs::HEAD,
+            _ => Needs::NOTHING,
+        }
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {

@@ -149,6 +149,7 @@ impl Plugin for RequestTermination {
     fn needs(&self) -> Needs {
         Needs {
             request_body: matches!(self.answer, Answer::Echo),
+            ..Needs::HEAD
         }
     }
 

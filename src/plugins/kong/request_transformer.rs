@@ -246,6 +246,7 @@ impl Plugin for RequestTransformer {
     fn needs(&self) -> Needs {
         Needs {
             request_body: !self.body.is_empty() || self.moves_body(),
+            ..Needs::HEAD
         }
     }
 

@@ -1,26 +1,24 @@
 //! Who calls: attaching a principal to the exchange and telling the upstream in headers.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::headers::set_request;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::Fault;
 use crate::runtime::snapshot::{Credential, Principal, Snapshot};
+use crate::runtime::titled::TitledName;
 
-const ID: &str = "X-Consumer-ID";
-const CUSTOM_ID: &str = "X-Consumer-Custom-ID";
-const USERNAME: &str = "X-Consumer-Username";
-const CREDENTIAL: &str = "X-Credential-Identifier";
-const ANONYMOUS: &str = "X-Anonymous-Consumer";
-// The same for look-ups, which need no letter case.
-const CUSTOM_ID_KEY: HeaderName = HeaderName::from_static("x-consumer-custom-id");
-const USERNAME_KEY: HeaderName = HeaderName::from_static("x-consumer-username");
-const CREDENTIAL_KEY: HeaderName = HeaderName::from_static("x-credential-identifier");
-const ANONYMOUS_KEY: HeaderName = HeaderName::from_static("x-anonymous-consumer");
+static ID: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("X-Consumer-ID"));
+static CUSTOM_ID: LazyLock<TitledName> =
+    LazyLock::new(|| TitledName::fixed("X-Consumer-Custom-ID"));
+static USERNAME: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("X-Consumer-Username"));
+static CREDENTIAL: LazyLock<TitledName> =
+    LazyLock::new(|| TitledName::fixed("X-Credential-Identifier"));
+static ANONYMOUS: LazyLock<TitledName> =
+    LazyLock::new(|| TitledName::fixed("X-Anonymous-Consumer"));
 
 /// Attaches an authenticated principal. `identifier` is what the upstream is told about the credential.
 ///
@@ -32,27 +30,16 @@ pub(crate) fn authenticate(
     identifier: HeaderValue,
 ) {
     attach(exchange, principal);
-    let head = &mut exchange.request;
-    set_request(head, CREDENTIAL, identifier);
-    head.remove_header(&ANONYMOUS_KEY);
+    exchange.tell_upstream(&CREDENTIAL, Some(identifier));
+    exchange.tell_upstream(&ANONYMOUS, None);
     exchange.identity.credential = Some(credential);
 }
 
 fn attach(exchange: &mut Exchange, principal: Arc<Principal>) {
-    let head = &mut exchange.request;
     let values = principal.values();
-    set_request(head, ID, values.id.clone());
-    for (name, key, value) in [
-        (CUSTOM_ID, CUSTOM_ID_KEY, &values.custom_id),
-        (USERNAME, USERNAME_KEY, &values.username),
-    ] {
-        match value {
-            Some(value) => set_request(head, name, value.clone()),
-            None => {
-                head.remove_header(&key);
-            }
-        }
-    }
+    exchange.tell_upstream(&ID, Some(values.id.clone()));
+    exchange.tell_upstream(&CUSTOM_ID, values.custom_id.clone());
+    exchange.tell_upstream(&USERNAME, values.username.clone());
     exchange.identity.principal = Some(principal);
 }
 
@@ -91,9 +78,8 @@ impl Anonymous {
             )));
         };
         attach(exchange, principal);
-        let head = &mut exchange.request;
-        set_request(head, ANONYMOUS, HeaderValue::from_static("true"));
-        head.remove_header(&CREDENTIAL_KEY);
+        exchange.tell_upstream(&ANONYMOUS, Some(HeaderValue::from_static("true")));
+        exchange.tell_upstream(&CREDENTIAL, None);
         exchange.identity.credential = None;
         Ok(())
     }

@@ -461,6 +461,7 @@ impl Plugin for Flows {
     fn needs(&self) -> Needs {
         Needs {
             request_body: self.program.plan.handling.holds_request,
+            ..Needs::HEAD
         }
     }
 
