@@ -20,6 +20,65 @@ fn before(port: u16) -> Gateway {
     )
 }
 
+#[test]
+fn messages_in_json_are_translated_by_a_proto_file() {
+    let source = |path: &str| format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+    let mut server = Program::start("library_server.py", &[&source("src/plugins/shared/proto")]);
+    let proto = source("tests/e2e/clients/library.proto");
+    let gateway = Gateway::with(
+        &json!({
+            "_format_version": "3.0",
+            "services": [{
+                "name": "grpc", "protocol": "grpc", "host": "127.0.0.1", "port": server.port(),
+                "routes": [{"name": "web", "protocols": ["http"], "paths": ["/library.v1.Library"]}],
+                "plugins": [{"name": "grpc-web", "config": {"proto": proto}}],
+            }],
+        })
+        .to_string(),
+    );
+    let call = |method: &str, kind: &str, body: Vec<u8>| {
+        gateway
+            .request("POST", &format!("/library.v1.Library/{method}"))
+            .header("Content-Type", kind)
+            .body(body)
+            .send()
+    };
+    let kind = "application/grpc-web+json";
+    let body = framed(br#"{"name":"shelves/1","view":{"full":true}}"#);
+    let answer = call("GetShelf", kind, body.clone()).expect_status(200);
+    assert_eq!(answer.header("Content-Type"), Some(kind));
+    let (messages, trailers) = frames(&answer.body);
+    let shelf: serde_json::Value = serde_json::from_slice(&messages[0]).expect("JSON");
+    assert_eq!(
+        (&shelf["name"], &shelf["theme"]),
+        (&json!("shelves/1"), &json!("full"))
+    );
+    assert!(trailers.contains("grpc-status: 0"), "{trailers}");
+    let books = framed(br#"{"parent":"p","count":300}"#);
+    let answer = call("ListBooks", kind, books).expect_status(200);
+    let (messages, _) = frames(&answer.body);
+    assert_eq!(messages.len(), 300);
+    assert_eq!(messages[299], br#"{"title":"p 299","number":299}"#);
+    let answer = call("GetShelf", kind, framed(br#"{"name":"missing"}"#)).expect_status(200);
+    let (messages, trailers) = frames(&answer.body);
+    assert!(
+        messages.is_empty() && trailers.contains("grpc-status: 5"),
+        "{trailers}"
+    );
+    let text = STANDARD.encode(&body).into_bytes();
+    call("GetShelf", "application/grpc-web-text+json", text).expect_status(200);
+    // Protobuf is still understood.
+    call("GetShelf", "application/grpc-web", framed(b"\x0a\x01x")).expect_status(200);
+    for (method, body) in [
+        ("GetShelf", framed(b"{")),
+        ("GetShelf", body[..body.len() - 1].to_vec()),
+        ("GetShelf", b"\x01\0\0\0\0".to_vec()),
+        ("Nothing", body.clone()),
+    ] {
+        call(method, kind, body).expect_status(400);
+    }
+}
+
 /// A message as gRPC frames it.
 fn framed(message: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0];

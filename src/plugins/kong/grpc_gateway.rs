@@ -24,6 +24,7 @@ use crate::config_record;
 use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::plugins::shared::configuration::read;
+use crate::plugins::shared::grpc_messages::{Cut, cut};
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::{
     Exchange, RequestBody, ResponseField, ResponseHolding, ResponseSource,
@@ -31,7 +32,6 @@ use crate::runtime::exchange::{
 use crate::runtime::fault::{Fault, LocalResponse};
 use crate::runtime::titled::TitledName;
 
-use messages::Cut;
 use rules::Rules;
 
 /// Longest message of a stream, in bytes (gRPC implementations: likewise, by default).
@@ -351,7 +351,7 @@ fn shows_json(head: &mut ResponseHeader) {
 /// The one message of the answer in JSON.
 fn shown(call: &Call, body: &[u8]) -> Result<Vec<u8>, String> {
     let mut rest = BytesMut::from(body);
-    let message = match messages::cut(&mut rest, usize::MAX) {
+    let message = match cut(&mut rest, usize::MAX) {
         Cut::Message(message) => message,
         Cut::Nothing => return Err("the upstream's answer has no message".to_owned()),
         Cut::Broken(reason) => return Err(reason.to_owned()),
@@ -371,7 +371,7 @@ fn lines(call: &mut Call, piece: &[u8], end: bool) -> Bytes {
     let mut shown = Vec::new();
     let mut failed = None;
     while failed.is_none() {
-        match messages::cut(&mut call.rest, STREAMED_MESSAGE_BYTES_MAX) {
+        match cut(&mut call.rest, STREAMED_MESSAGE_BYTES_MAX) {
             Cut::Message(message) => match messages::to_json(&call.binding, message) {
                 Ok(json) => {
                     shown.extend(json);

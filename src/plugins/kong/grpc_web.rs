@@ -1,26 +1,32 @@
 //! `grpc-web`: lets browsers call gRPC services (the gRPC-Web protocol, PROTOCOL-WEB.md of gRPC).
 //!
 //! Messages stand in bodies as gRPC frames them, plain or in base64; what gRPC says in trailers comes as a last frame of
-//! the body, because browsers do not show trailers.
+//! the body, because browsers do not show trailers. With a `.proto` file messages may be JSON.
 
 use std::sync::{Arc, LazyLock};
 
+use ahash::AHashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderName, TE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora_http::ResponseHeader;
+use prost_reflect::MessageDescriptor;
 
 use crate::config_record;
 use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::plugins::shared::configuration::read;
+use crate::plugins::shared::grpc_messages::{Cut, cut, from_json, put_framed, show};
+use crate::plugins::shared::proto_files;
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::{Exchange, ResponseField, ResponseSource};
 use crate::runtime::fault::{Fault, LocalResponse};
 use crate::runtime::titled::TitledName;
 
+/// Longest message of an answer that is shown in JSON, in bytes (gRPC implementations: likewise, by default).
+const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// First byte of the frame that holds the trailers.
 const TRAILERS_FRAME: u8 = 0x80;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -29,9 +35,12 @@ static ALLOW_ORIGIN: LazyLock<TitledName> =
     LazyLock::new(|| TitledName::fixed("Access-Control-Allow-Origin"));
 
 config_record! {
-    /// Translates calls of browsers into gRPC, with messages in protobuf, plain or in base64.
+    /// Translates calls of browsers into gRPC, plain or in base64, with messages in protobuf or, with a `.proto` file, in
+    /// JSON.
     pub struct Config {
-        /// A `.proto` file for messages in JSON. Such messages are not translated by this version: it must be empty.
+        /// A `.proto` file that describes the services, for messages in JSON (`application/grpc-web+json` and
+        /// `application/grpc-web-text+json`). Without it messages are in protobuf only. It is found and read as that of
+        /// `grpc-gateway`.
         proto: Option<String> = string().validated_by(check_proto),
         /// Whether the path goes upstream without the prefix that the route strips, instead of as it came.
         pass_stripped_path: Option<bool> = boolean(),
@@ -51,17 +60,48 @@ pub(crate) fn entry() -> PluginEntry {
 fn check_proto(value: &serde_json::Value) -> Result<(), String> {
     match value.as_str() {
         None | Some("") => Ok(()),
-        Some(_) => Err(
-            "messages in JSON are not translated by this version; leave it empty for protobuf"
-                .to_owned(),
-        ),
+        Some(path) => methods(path).map(drop),
     }
+}
+
+/// The messages of every method, by its path.
+fn methods(file: &str) -> Result<Methods, String> {
+    let compiled = proto_files::compile(file)?;
+    let services = compiled.pool.services();
+    let methods: Vec<_> = services
+        .flat_map(|it| it.methods().collect::<Vec<_>>())
+        .collect();
+    if methods.is_empty() {
+        return Err(format!("{file}: there is no service with a method"));
+    }
+    let paths = methods.into_iter().map(|method| {
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        let messages = Messages {
+            input: method.input(),
+            output: method.output(),
+        };
+        (path.into_bytes(), Arc::new(messages))
+    });
+    Ok(paths.collect())
+}
+
+type Methods = AHashMap<Vec<u8>, Arc<Messages>>;
+
+/// What a method takes and gives.
+struct Messages {
+    input: MessageDescriptor,
+    output: MessageDescriptor,
 }
 
 fn link(plan: &Arc<InstancePlan>, _: &LinkContext<'_>) -> Result<Arc<dyn Plugin>, String> {
     let config: Config = read(plan)?;
     let origin = config.allow_origin_header.as_deref().unwrap_or("*");
+    let file = config.proto.as_deref().filter(|file| !file.is_empty());
     Ok(Arc::new(GrpcWeb {
+        methods: match file {
+            Some(file) => methods(file).map_err(|reason| format!("config.proto: {reason}"))?,
+            None => Methods::new(),
+        },
         pass_stripped_path: config.pass_stripped_path.unwrap_or(false),
         origin: HeaderValue::try_from(origin)
             .map_err(|_| format!("config.allow_origin_header: '{origin}' is no header value"))?,
@@ -69,6 +109,8 @@ fn link(plan: &Arc<InstancePlan>, _: &LinkContext<'_>) -> Result<Arc<dyn Plugin>
 }
 
 struct GrpcWeb {
+    /// For messages in JSON.
+    methods: Methods,
     pass_stripped_path: bool,
     origin: HeaderValue,
 }
@@ -77,18 +119,45 @@ struct GrpcWeb {
 struct Call {
     kind: HeaderValue,
     base64: bool,
+    /// For messages in JSON.
+    messages: Option<Arc<Messages>>,
+    /// Of the answer, what is no whole message yet; for JSON only.
+    rest: BytesMut,
+    /// The answer could not be shown: nothing more of it is.
+    broken: bool,
     /// What the upstream said of the call, in head or trailers.
     outcome: HeaderMap,
 }
 
-/// Whether a media type is one of the protocol's, and whether it is base64. JSON is not among them.
-fn encoding(kind: &[u8]) -> Option<bool> {
+/// How messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Encoding {
+    base64: bool,
+    json: bool,
+}
+
+/// The encoding of a media type, if it is one of the protocol's.
+fn encoding(kind: &[u8]) -> Option<Encoding> {
     let essence = kind.split(|byte| *byte == b';').next()?;
-    Some(match essence.trim_ascii().to_ascii_lowercase().as_slice() {
-        b"application/grpc-web" | b"application/grpc-web+proto" => false,
-        b"application/grpc-web-text" | b"application/grpc-web-text+proto" => true,
+    let essence = essence.trim_ascii().to_ascii_lowercase();
+    let rest = essence.strip_prefix(b"application/grpc-web")?;
+    let (base64, rest) = match rest.strip_prefix(b"-text") {
+        Some(rest) => (true, rest),
+        None => (false, rest),
+    };
+    let json = match rest {
+        b"" | b"+proto" => false,
+        b"+json" => true,
         _ => return None,
-    })
+    };
+    Some(Encoding { base64, json })
+}
+
+/// The last two segments of a path, where a method is named.
+fn method_in(path: &[u8]) -> Option<&[u8]> {
+    let last = path.iter().rposition(|byte| *byte == b'/')?;
+    let first = path.get(..last)?.iter().rposition(|byte| *byte == b'/')?;
+    path.get(first..)
 }
 
 impl Plugin for GrpcWeb {
@@ -123,14 +192,24 @@ impl Plugin for GrpcWeb {
             return Flow::Respond(Box::new(answer));
         }
         let kind = exchange.request.headers.get(CONTENT_TYPE).cloned();
-        let Some((kind, base64)) =
-            kind.and_then(|kind| encoding(kind.as_bytes()).map(|base64| (kind, base64)))
-        else {
-            return Flow::fault(Fault::plain(
-                StatusCode::BAD_REQUEST,
-                "Unknown Content-Type: gRPC-Web in protobuf is expected",
-            ));
+        let known =
+            kind.and_then(|kind| encoding(kind.as_bytes()).map(|encoding| (kind, encoding)));
+        let known = known.filter(|(_, encoding)| !encoding.json || !self.methods.is_empty());
+        let Some((kind, encoding)) = known else {
+            let expected = match self.methods.is_empty() {
+                true => "Unknown Content-Type: gRPC-Web in protobuf is expected",
+                false => "Unknown Content-Type: gRPC-Web in protobuf or JSON is expected",
+            };
+            return Flow::fault(Fault::plain(StatusCode::BAD_REQUEST, expected));
         };
+        let mut messages = None;
+        if encoding.json {
+            messages = method_in(exchange.path()).and_then(|path| self.methods.get(path).cloned());
+            if messages.is_none() {
+                let unknown = "the path names no method of the .proto file";
+                return Flow::fault(Fault::plain(StatusCode::BAD_REQUEST, unknown));
+            }
+        }
         if !self.pass_stripped_path && exchange.edits.as_ref().is_none_or(|it| it.path.is_none()) {
             let path = exchange.path().to_vec();
             exchange.edits_mut().path = Some(path);
@@ -141,7 +220,10 @@ impl Plugin for GrpcWeb {
         }
         exchange.stash(Call {
             kind,
-            base64,
+            base64: encoding.base64,
+            messages,
+            rest: BytesMut::new(),
+            broken: false,
             outcome: HeaderMap::new(),
         });
         Flow::Continue
@@ -153,14 +235,16 @@ impl Plugin for GrpcWeb {
         piece: &mut Bytes,
         _end: bool,
     ) -> Result<(), Box<Fault>> {
+        let Some(call) = exchange.stashed::<Call>() else {
+            return Ok(());
+        };
+        let refuse = |reason: String| Box::new(Fault::plain(StatusCode::BAD_REQUEST, reason));
         // The body is held: this is all of it.
-        if exchange.stashed::<Call>().is_some_and(|call| call.base64) {
-            *piece = decode(piece).ok_or_else(|| {
-                Box::new(Fault::plain(
-                    StatusCode::BAD_REQUEST,
-                    "the body is not base64",
-                ))
-            })?;
+        if call.base64 {
+            *piece = decode(piece).ok_or_else(|| refuse("the body is not base64".to_owned()))?;
+        }
+        if let Some(messages) = &call.messages {
+            *piece = to_protobuf(&messages.input, piece).map_err(refuse)?;
         }
         Ok(())
     }
@@ -193,17 +277,74 @@ impl Plugin for GrpcWeb {
         if exchange.response_source != ResponseSource::Upstream {
             return;
         }
-        let Some(call) = exchange.stashed::<Call>() else {
+        let Some(call) = exchange.stashed_mut::<Call>() else {
             return;
         };
+        if let Some(messages) = call.messages.clone() {
+            *piece = call.shown(&messages.output, piece);
+        }
         if end {
             let mut whole = BytesMut::from(&**piece);
+            if call.broken || !call.rest.is_empty() {
+                // What the upstream says of the call is not true of what the client got.
+                call.outcome = HeaderMap::new();
+                call.outcome
+                    .insert(GRPC_STATUS, HeaderValue::from_static("13"));
+            }
             put_trailers(&call.outcome, &mut whole);
             *piece = whole.freeze();
         }
         if call.base64 && !piece.is_empty() {
             // Pieces are padded each by itself, which readers of this protocol expect.
             *piece = STANDARD.encode(&piece).into();
+        }
+    }
+}
+
+impl Call {
+    /// Pieces of the answer with JSON for each message that is whole.
+    fn shown(&mut self, kind: &MessageDescriptor, piece: &[u8]) -> Bytes {
+        let mut shown = BytesMut::new();
+        if self.broken {
+            return Bytes::new();
+        }
+        self.rest.extend_from_slice(piece);
+        let reason = loop {
+            let message = match cut(&mut self.rest, MESSAGE_BYTES_MAX) {
+                Cut::Message(message) => message,
+                Cut::Nothing => return shown.freeze(),
+                Cut::Broken(reason) => break reason.to_owned(),
+            };
+            let mut json = serde_json::Serializer::new(Vec::with_capacity(256));
+            if let Err(reason) = show(kind, message, &mut json) {
+                break reason;
+            }
+            let json = json.into_inner();
+            shown.put_u8(0);
+            // Some times the length of a message, which is limited.
+            shown.put_u32(u32::try_from(json.len()).unwrap_or(u32::MAX));
+            shown.put_slice(&json);
+        };
+        tracing::error!(%reason, "an answer cannot be shown in JSON");
+        self.broken = true;
+        self.rest = BytesMut::new();
+        shown.freeze()
+    }
+}
+
+/// Frames with JSON as frames with protobuf. The error is for the client.
+fn to_protobuf(kind: &MessageDescriptor, body: &[u8]) -> Result<Bytes, String> {
+    let mut rest = BytesMut::from(body);
+    let mut framed = BytesMut::new();
+    loop {
+        match cut(&mut rest, usize::MAX) {
+            Cut::Message(json) => {
+                let json = std::str::from_utf8(&json).map_err(|_| "the body is not UTF-8")?;
+                put_framed(&from_json(kind, json)?, &mut framed)?;
+            }
+            Cut::Nothing if rest.is_empty() => return Ok(framed.freeze()),
+            Cut::Nothing => return Err("the body ends within a message".to_owned()),
+            Cut::Broken(reason) => return Err(reason.to_owned()),
         }
     }
 }
@@ -252,16 +393,22 @@ mod tests {
     #[test]
     fn knows_its_media_types() {
         for (kind, expected) in [
-            ("application/grpc-web", Some(false)),
-            ("application/grpc-web+proto", Some(false)),
-            ("Application/gRPC-Web-Text; charset=x", Some(true)),
-            ("application/grpc-web-text+proto", Some(true)),
-            ("application/grpc-web+json", None),
+            ("application/grpc-web", Some((false, false))),
+            ("application/grpc-web+proto", Some((false, false))),
+            ("Application/gRPC-Web-Text; charset=x", Some((true, false))),
+            ("application/grpc-web-text+proto", Some((true, false))),
+            ("application/grpc-web+json", Some((false, true))),
+            ("application/grpc-web-text+json;x", Some((true, true))),
+            ("application/grpc-web+thrift", None),
+            ("application/grpc", None),
             ("application/json", None),
             ("", None),
         ] {
-            assert_eq!(encoding(kind.as_bytes()), expected, "{kind}");
+            let found = encoding(kind.as_bytes()).map(|it| (it.base64, it.json));
+            assert_eq!(found, expected, "{kind}");
         }
+        assert_eq!(method_in(b"/a/b.S/M"), Some(&b"/b.S/M"[..]));
+        assert_eq!(method_in(b"/M"), None);
     }
 
     #[test]

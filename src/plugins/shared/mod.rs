@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod certificate_auth;
 pub(crate) mod configuration;
 pub(crate) mod datagram_sender;
+pub(crate) mod grpc_messages;
 pub(crate) mod headers;
 pub(crate) mod identity;
 pub(crate) mod line_sender;

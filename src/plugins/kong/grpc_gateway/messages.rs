@@ -2,22 +2,14 @@
 
 use std::borrow::Cow;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use prost_reflect::prost::Message as _;
-use prost_reflect::{
-    DeserializeOptions, DynamicMessage, FieldDescriptor, MessageDescriptor, SerializeOptions,
-};
+use bytes::{Bytes, BytesMut};
+use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor};
 use serde_json::value::RawValue;
 
 use super::fields::{FieldPath, NoField};
 use super::rules::{Binding, BodyRule};
+use crate::plugins::shared::grpc_messages::{from_json, not_json, put_framed, show};
 use crate::plugins::shared::query;
-
-/// Bytes before each message: whether it is compressed, and its length.
-pub(super) const PREFIX_BYTES: usize = 5;
-
-/// As the reference gateway reads: members that are no fields are passed over.
-const READING: DeserializeOptions = DeserializeOptions::new().deny_unknown_fields(false);
 
 /// The body of the call: its messages with their prefixes. The error is for the client.
 pub(super) fn call_body(
@@ -32,7 +24,7 @@ pub(super) fn call_body(
     if binding.method.takes_many {
         for piece in serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>() {
             let piece = piece.map_err(|error| not_json(&error))?;
-            let mut message = read(input, piece.get())?;
+            let mut message = from_json(input, piece.get())?;
             fill_variables(binding, variables, &mut message)?;
             put_framed(&message, &mut framed)?;
         }
@@ -42,7 +34,7 @@ pub(super) fn call_body(
     let mut message = match &binding.body {
         BodyRule::Whole if !blank => {
             let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8")?;
-            read(input, text)?
+            from_json(input, text)?
         }
         BodyRule::Field(field) if !blank => read_field(input, field, body)?,
         _ => DynamicMessage::new(input.clone()),
@@ -57,18 +49,6 @@ pub(super) fn call_body(
     Ok(framed.freeze())
 }
 
-fn not_json(error: &serde_json::Error) -> String {
-    format!("the body is not JSON that fits: {error}")
-}
-
-fn read(kind: &MessageDescriptor, text: &str) -> Result<DynamicMessage, String> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let message = DynamicMessage::deserialize_with_options(kind.clone(), &mut json, &READING)
-        .map_err(|error| not_json(&error))?;
-    json.end().map_err(|error| not_json(&error))?;
-    Ok(message)
-}
-
 /// A message of which the body is one field.
 fn read_field(
     kind: &MessageDescriptor,
@@ -78,7 +58,7 @@ fn read_field(
     // Read by itself first, so that the body cannot be more than the field's value.
     let value: &RawValue = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
     let name = serde_json::Value::from(field.json_name());
-    read(kind, &format!("{{{name}:{}}}", value.get()))
+    from_json(kind, &format!("{{{name}:{}}}", value.get()))
 }
 
 /// The path's own: they win over what stands elsewhere.
@@ -123,74 +103,17 @@ fn fill_argument(
     field.put(message, value)
 }
 
-fn put_framed(message: &DynamicMessage, into: &mut BytesMut) -> Result<(), String> {
-    let length = message.encoded_len();
-    let announced = u32::try_from(length).map_err(|_| "the message is too long")?;
-    into.reserve(PREFIX_BYTES + length);
-    into.put_u8(0);
-    into.put_u32(announced);
-    // Room was made for all of it.
-    message.encode(into).map_err(|error| error.to_string())
-}
-
-/// What is cut from the front of a stream of messages.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cut {
-    /// A whole message without its prefix.
-    Message(Bytes),
-    /// More has to come.
-    Nothing,
-    /// The next message cannot be read, for this reason.
-    Broken(&'static str),
-}
-
-/// Cuts the next message off.
-pub(super) fn cut(from: &mut BytesMut, bytes_max: usize) -> Cut {
-    let Some(([compressed, length @ ..], _)) = from.split_first_chunk::<PREFIX_BYTES>() else {
-        return Cut::Nothing;
-    };
-    let length = u32::from_be_bytes(*length) as usize;
-    if *compressed != 0 {
-        return Cut::Broken("the upstream compressed its message without being asked to");
-    }
-    if length > bytes_max {
-        return Cut::Broken("the upstream's message is too long");
-    }
-    if from.len() < PREFIX_BYTES + length {
-        return Cut::Nothing;
-    }
-    let mut message = from.split_to(PREFIX_BYTES + length);
-    Cut::Message(message.split_off(PREFIX_BYTES).freeze())
-}
-
-/// A message of the upstream's in JSON: with the file's own names, with fields that are zero, with long numbers as
-/// numbers (Kong: likewise).
+/// A message of the upstream's in JSON, or the field of it that the rule names.
 pub(super) fn to_json(binding: &Binding, message: Bytes) -> Result<Vec<u8>, String> {
-    let writing = SerializeOptions::new()
-        .use_proto_field_name(true)
-        .skip_default_fields(false)
-        .stringify_64_bit_integers(false);
-    let message = DynamicMessage::decode(binding.method.output.clone(), message)
-        .map_err(|error| format!("the upstream's message cannot be read: {error}"))?;
-    let unshown = |error: serde_json::Error| {
-        format!("the upstream's message cannot be shown in JSON: {error}")
+    let output = &binding.method.output;
+    let Some(field) = &binding.answer else {
+        let mut json = serde_json::Serializer::new(Vec::with_capacity(256));
+        show(output, message, &mut json)?;
+        return Ok(json.into_inner());
     };
-    match &binding.answer {
-        None => {
-            let mut json = serde_json::Serializer::new(Vec::with_capacity(256));
-            message
-                .serialize_with_options(&mut json, &writing)
-                .map_err(unshown)?;
-            Ok(json.into_inner())
-        }
-        Some(field) => {
-            let whole = message
-                .serialize_with_options(serde_json::value::Serializer, &writing)
-                .map_err(unshown)?;
-            let value = whole.get(field.name()).unwrap_or(&serde_json::Value::Null);
-            serde_json::to_vec(value).map_err(unshown)
-        }
-    }
+    let whole = show(output, message, serde_json::value::Serializer)?;
+    let value = whole.get(field.name()).unwrap_or(&serde_json::Value::Null);
+    Ok(value.to_string().into_bytes())
 }
 
 #[cfg(test)]
@@ -206,6 +129,7 @@ mod tests {
 
     use super::super::rules::tests::rules;
     use super::*;
+    use crate::plugins::shared::grpc_messages::{Cut, cut};
 
     const METHODS: &str = concat!(
         "rpc Get(Item) returns (Item) { option (google.api.http) = { get: \"/get/{name}\" }; }\n",
