@@ -29,7 +29,7 @@ const UPSTREAM_PING_AFTER: Duration = Duration::from_secs(30);
 pub(crate) fn peer(
     exchange: &Exchange,
     destination: &Destination<'_>,
-) -> std::result::Result<Box<HttpPeer>, Fault> {
+) -> std::result::Result<Box<HttpPeer>, Box<Fault>> {
     let plan = &destination.forward.plan;
     let picked = destination.picked;
     let secured = picked.secured.as_ref();
@@ -61,11 +61,8 @@ pub(crate) fn peer(
     }
     if let Some(secured) = secured {
         let Some(mutual) = secured.cell.load() else {
-            return Err(connect::refused(
-                picked.address,
-                secured,
-                &Refusal::NotReady,
-            ));
+            let fault = connect::refused(picked.address, secured, &Refusal::NotReady);
+            return Err(Box::new(fault));
         };
         // Judged by our own check as below; the connector knows neither identities nor roots that others signed.
         options.verify_cert = false;

@@ -153,7 +153,7 @@ impl ProxyHttp for Hooks {
         ctx.picked = Some(picked);
         peer.map_err(|fault| {
             let status = fault.status.as_u16();
-            ctx.fault = Some(fault);
+            ctx.fault = Some(*fault);
             Error::explain(ErrorType::HTTPStatus(status), "no identity to connect with")
         })
     }

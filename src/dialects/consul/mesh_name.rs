@@ -32,7 +32,7 @@ impl MeshName {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
             !label.is_empty() && label.bytes().all(plain)
         };
-        if !labels.iter().all(|label| is_word(label)) {
+        if !labels.iter().all(is_word) {
             return None;
         }
         let (rest, kind, datacenter) = match labels.as_slice() {
