@@ -377,6 +377,7 @@ impl Dice {
         };
         let condition = self.chance(20).then(|| self.condition(2));
         let plan = MatcherPlan {
+            entrance: None,
             precedence: Precedence {
                 rank: self.0.random_range(0..4),
                 detail: self.0.random_range(0..2),
