@@ -32,6 +32,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 const OPTIONS: Options = Options {
+    mesh: false,
     flavor: RouterFlavor::TraditionalCompatible,
 };
 const ROUTES_PER_SERVICE: usize = 10;

@@ -115,6 +115,7 @@ fn lookup(criterion: &mut Criterion) {
                         source: None,
                         destination: None,
                         listening_port: 8000,
+                        entrance: None,
                     };
                     black_box(router.find(black_box(&input)))
                 });

@@ -103,6 +103,7 @@ impl Request {
             source: None,
             destination: None,
             listening_port: LISTENING_PORT,
+            entrance: None,
         };
         router
             .find(&input)
