@@ -5,6 +5,7 @@ mod aggregator;
 mod canary_shop;
 mod governed_api;
 mod mobile_api;
+mod partner_api;
 mod public_api;
 mod soap_facade;
 mod tenant_router;
