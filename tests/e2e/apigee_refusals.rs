@@ -39,11 +39,14 @@ fn refused(answer: &Response, expected: &[&str]) {
     assert!(answer.json()["contexts"].is_array());
 }
 
+/// What is wrong, the files of the bundle, and what the answer tells.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[test]
 fn imports_are_refused_with_file_and_line() {
     let organization = Organization::new();
     let step = "<Step><Name>Gone</Name></Step>";
-    let cases: &[(&str, &[(&str, &str)], &[&str])] = &[
+    let cases: &[Case<'_>] = &[
         (
             &steps(&["A", "B"]),
             &[

@@ -82,11 +82,11 @@ impl Clients {
     pub(super) fn judge(
         &self,
         exchange: &Exchange,
-    ) -> Result<Arc<ClientCertificate>, LocalResponse> {
+    ) -> Result<Arc<ClientCertificate>, Box<LocalResponse>> {
         let shown = exchange.connection.tls.get();
         let shown = shown.and_then(|facts| facts.client_certificate.clone());
         let Some(shown) = shown else {
-            return Err(refused("No required SSL certificate was sent"));
+            return Err(Box::new(refused("No required SSL certificate was sent")));
         };
         if self.plan.unverified {
             return Ok(shown);
@@ -100,7 +100,7 @@ impl Clients {
             Ok(_) => Ok(shown),
             Err(reason) => {
                 tracing::debug!(%reason, "client certificate refused");
-                Err(refused("The SSL certificate error"))
+                Err(Box::new(refused("The SSL certificate error")))
             }
         }
     }

@@ -237,7 +237,7 @@ impl Flows {
     fn client_certificate(
         &self,
         exchange: &Exchange,
-    ) -> Result<Option<Arc<ClientCertificate>>, LocalResponse> {
+    ) -> Result<Option<Arc<ClientCertificate>>, Box<LocalResponse>> {
         let route = exchange.route.as_ref().map(|route| route.plan.id);
         let entrance = self.program.entrance(route);
         match entrance.and_then(|entrance| entrance.clients.as_ref()) {
@@ -477,7 +477,7 @@ impl Plugin for Flows {
     async fn access_async(&self, exchange: &mut Exchange) -> Flow {
         let certificate = match self.client_certificate(exchange) {
             Ok(certificate) => certificate,
-            Err(refused) => return Flow::Respond(Box::new(refused)),
+            Err(refused) => return Flow::Respond(refused),
         };
         let mut transaction = self.begin(exchange, certificate);
         let outcome = match self.refusal(exchange) {
@@ -531,7 +531,7 @@ impl Plugin for Flows {
                 // Whoever has not shown what is demanded learns no more than that.
                 match self.client_certificate(exchange) {
                     Ok(certificate) => self.begin(exchange, certificate),
-                    Err(refused) => return Some(refused),
+                    Err(refused) => return Some(*refused),
                 }
             }
         };

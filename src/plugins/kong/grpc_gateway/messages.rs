@@ -309,7 +309,7 @@ mod tests {
             ("POST", "/many/x", "{}", "'x' does not fit field 'small'"),
         ];
         for (method, target, body, expected) in cases {
-            let error = echo(method, target, body).err().expect(target);
+            let error = echo(method, target, body).expect_err(target);
             assert!(error.starts_with(expected), "{target} {body:.40}: {error}");
         }
         let deep = format!("/get/a?deep.{}text=x", "deeper.".repeat(40));
