@@ -23,6 +23,8 @@ use tokio::time::Instant;
 use super::client::{ANSWER_TIMEOUT, AgentAnswer, AgentClient, AgentError, Question, encode};
 use crate::dialects::consul::duration::show_duration;
 
+/// Lines with this target are of the level notice: whoever was told of trouble is told of its end.
+const NOTICE: &str = "sallyport::notice";
 /// Questions held at the same time. The agent takes 200 connections from one address; what is left is for others.
 pub const HELD_MAX: usize = 128;
 /// How long the agent may hold a question. Short enough to notice one that hangs.
@@ -420,7 +422,7 @@ impl<T: PartialEq + Send + Sync + 'static> Loop<T> {
         watch.known.send_if_modified(|known| {
             let recovered = known.trouble.take().is_some();
             if recovered {
-                tracing::info!(question = %self.target, "the agent answers again");
+                tracing::info!(target: NOTICE, question = %self.target, "the agent answers again");
             }
             if filtered && !known.filtered {
                 let stays = match blinded && known.value.is_some() {
