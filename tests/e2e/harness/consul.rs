@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use boring::asn1::Asn1Time;
 use boring::bn::BigNum;
@@ -41,12 +42,22 @@ pub(crate) fn consul() -> PathBuf {
     program
 }
 
-/// Ports that nobody listens on at this moment.
+/// Where [`free_ports`] looks: below the ports that systems give to outgoing connections, of which tests make thousands.
+const PORTS: std::ops::Range<u16> = 10_240..32_000;
+
+/// Ports that nobody listens on, and that no other test of this program is given.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    // Held together, so that they differ.
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let start = std::process::id() as usize * 97;
+    std::array::from_fn(|_| {
+        PORTS
+            .map(|_| {
+                let turn = start + NEXT.fetch_add(1, Ordering::Relaxed);
+                PORTS.start + u16::try_from(turn % PORTS.len()).expect("within the range")
+            })
+            .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+            .expect("a free port")
+    })
 }
 
 /// The authority of a mesh, known to the test.
