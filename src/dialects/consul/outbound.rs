@@ -206,15 +206,25 @@ impl Outbound {
             .to_string()
             .into();
         let name: Arc<str> = format!("{} (outbound {index})", upstream.name).into();
-        let timeout = destination.request_timeout.as_ref();
-        let silence = match timeout.map(|value| (value, duration_of(value))) {
-            None => READ_TIMEOUT_MS,
-            Some((_, Some(timeout))) if timeout.is_zero() => READ_TIMEOUT_MS,
-            Some((_, Some(timeout))) => milliseconds(timeout),
-            Some((value, None)) => {
-                return Err(format!("{place}: RequestTimeout {value} is not a duration"));
+        // Either one ends a silence, which is what the plan knows; the shorter one comes first.
+        let mut silence: Option<u32> = None;
+        for (field, value) in [
+            ("RequestTimeout", &destination.request_timeout),
+            ("IdleTimeout", &destination.idle_timeout),
+        ] {
+            let Some(value) = value else { continue };
+            match duration_of(value) {
+                Some(timeout) if timeout.is_zero() => {}
+                Some(timeout) => {
+                    let timeout = milliseconds(timeout);
+                    silence = Some(silence.map_or(timeout, |known| known.min(timeout)));
+                }
+                None => return Err(format!("{place}: {field} {value} is not a duration")),
             }
-        };
+        }
+        let silence = silence.unwrap_or(READ_TIMEOUT_MS);
+        let retry_statuses =
+            retry_statuses(destination).map_err(|what| format!("{place}: {what}"))?;
         let plan = ForwardPlan {
             id: forward,
             name: Some(Arc::clone(&name)),
@@ -228,7 +238,7 @@ impl Outbound {
             port: PORT,
             path: if rewrite.is_empty() { "/" } else { rewrite }.into(),
             retries: retries(destination),
-            retry_statuses: retry_statuses(destination),
+            retry_statuses,
             connect_timeout_ms: milliseconds(upstream.connect_timeout),
             read_timeout_ms: silence,
             write_timeout_ms: silence,
@@ -293,20 +303,34 @@ fn retries(destination: &RouteDestination) -> u16 {
     }
 }
 
-/// Statuses that are tried again. Words that are about connections need none: those are tried again in any case.
-fn retry_statuses(destination: &RouteDestination) -> Vec<u16> {
+/// Words of `RetryOn` that are about connections: those are tried again in any case.
+const ABOUT_CONNECTIONS: [&str; 4] = [
+    "connect-failure",
+    "refused-stream",
+    "reset",
+    "reset-before-request",
+];
+
+/// Statuses that are tried again.
+fn retry_statuses(destination: &RouteDestination) -> Result<Vec<u16>, String> {
     let mut statuses = destination.retry_on_status_codes.clone();
     for word in &destination.retry_on {
         match word.as_str() {
             "5xx" => statuses.extend(500..=599),
             "gateway-error" => statuses.extend([502, 503, 504]),
             "retriable-4xx" => statuses.push(409),
-            _ => {}
+            word if ABOUT_CONNECTIONS.contains(&word) => {}
+            word => {
+                return Err(format!(
+                    "RetryOn '{word}' is not supported; allowed are 5xx, gateway-error, retriable-4xx, {}",
+                    ABOUT_CONNECTIONS.join(", ")
+                ));
+            }
         }
     }
     statuses.sort_unstable();
     statuses.dedup();
-    statuses
+    Ok(statuses)
 }
 
 /// How the instances of a resolver are chosen.
@@ -390,7 +414,7 @@ mod tests {
     const ROUTED: &str = r#"
         "start":{"Type":"router","Routes":[
             {"Definition":{"Match":{"HTTP":{"PathPrefix":"/v1/","Header":[{"Name":"x-a","Exact":"1"}]}},
-             "Destination":{"PrefixRewrite":"/","RequestTimeout":"3s","NumRetries":2,"RetryOnStatusCodes":[503]}},
+             "Destination":{"PrefixRewrite":"/","RequestTimeout":"90s","IdleTimeout":"3s","NumRetries":2,"RetryOn":["reset"],"RetryOnStatusCodes":[503]}},
              "NextNode":"split"},
             {"Definition":{"Match":{"HTTP":{"PathPrefix":"/"}}},"NextNode":"a"}]},
         "split":{"Type":"splitter","Splits":[{"Weight":75,"NextNode":"a"},{"Weight":25,"NextNode":"b"}]},
@@ -433,6 +457,11 @@ mod tests {
                 r#""start":{"Type":"router","Routes":[{"Definition":{"Destination":{"RequestHeaders":{"Add":{"a":"$(b)"}}}},"NextNode":"r"}]},
                    "r":{"Type":"resolver"}"#,
                 "header 'a'",
+            ),
+            (
+                r#""start":{"Type":"router","Routes":[{"Definition":{"Destination":{"RetryOn":["unavailable"]}},"NextNode":"r"}]},
+                   "r":{"Type":"resolver"}"#,
+                "RetryOn 'unavailable'",
             ),
             (
                 r#""start":{"Type":"resolver","LoadBalancer":{"Policy":"best"}}"#,
