@@ -16,6 +16,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const TUNNELS_MAX: usize = 10_000;
 /// Descriptors that a proxy may need for something else.
 const OTHER_DESCRIPTORS: u64 = 1_000;
+/// After so many connections the origin lets go of those that were closed.
+const SWEPT_AFTER: usize = 25;
 /// The example of RFC 6455, 1.3, and what has to answer it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -36,13 +38,15 @@ pub(crate) fn start_origin() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen")?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
-        let mut open = Vec::new();
+        let (mut open, mut accepted) = (Vec::new(), 0_usize);
         for stream in listener.incoming().flatten() {
             // A handshake that fails shows on the other side, where it is counted.
             if let Ok(Some(stream)) = answer(stream) {
                 open.push(stream);
             }
-            if open.len() > TUNNELS_MAX * 2 {
+            accepted += 1;
+            // Those of the last contestant are over, and hold descriptors.
+            if accepted % SWEPT_AFTER == 0 {
                 open.retain(is_open);
             }
         }
