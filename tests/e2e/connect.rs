@@ -95,19 +95,18 @@ fn calls_work_both_ways_and_a_deny_cuts_them() {
     assert!(open.read(&mut answer).unwrap() > 0);
 
     let id = pair.agent.intend("db", "web", "deny");
-    let denied = Instant::now();
-    while answers(pair.to_web) {}
-    assert!(
-        denied.elapsed() < Duration::from_millis(100),
-        "{:?}",
-        denied.elapsed()
-    );
-    while matches!(open.read(&mut answer), Ok(count) if count > 0) {}
-    assert!(
-        denied.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        denied.elapsed()
-    );
+    // How soon is measured by `load-tests mesh`; a loaded machine says nothing about it.
+    eventually("new connections are denied", || {
+        (!answers(pair.to_web)).then_some(())
+    });
+    eventually("the open connection is cut", || {
+        let kind = match open.read(&mut answer) {
+            Ok(0) => return Some(()),
+            Ok(_) => return None,
+            Err(error) => error.kind(),
+        };
+        (kind == std::io::ErrorKind::ConnectionReset).then_some(())
+    });
     // The other direction is another intention.
     assert!(answers(pair.to_db));
     let refused =
@@ -140,14 +139,8 @@ fn upstreams_come_and_go_with_the_registration() {
         {"DestinationName": "db", "LocalBindPort": pair.to_db},
         {"DestinationName": "db", "LocalBindPort": second},
     ]);
-    let began = Instant::now();
     register(&both);
     eventually("the new upstream serves", || answers(second).then_some(()));
-    assert!(
-        began.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        began.elapsed()
-    );
 
     // What is open when its listener goes may finish.
     let mut open = TcpStream::connect(local(second)).unwrap();
