@@ -41,11 +41,13 @@ bench: ## Measure what a request, a compile and a swap pay
 
 load-test: ## Measure the gateway beside nginx, HAProxy and bare Pingora (about 15 minutes)
 	scripts/install-packages build test
+	scripts/get-consul $(TARGET)
 	$(CARGO) build --release --workspace
 	$(TARGET)/release/load-tests
 
 load-test-smoke: ## The same in a minute: fails if a request fails, never because of a time
 	scripts/install-packages build test
+	scripts/get-consul $(TARGET)
 	$(CARGO) build --release --workspace
 	$(TARGET)/release/load-tests --smoke
 
