@@ -1,5 +1,6 @@
 //! Identifiers, names, PEM, redacted secrets: what every floor may use and nothing else depends on.
 
+pub mod bounded;
 pub mod certificate;
 pub mod certificate_pair;
 pub mod diagnostic;

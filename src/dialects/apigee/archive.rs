@@ -3,7 +3,7 @@
 //! An archive is untrusted: entries, sizes and the ratio between both are bounded, no path leaves the bundle's folder,
 //! and sizes are counted while unpacking, because archives lie about them. Refuses to know what the files mean.
 
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, Write};
 use std::sync::Arc;
 
 use zip::write::SimpleFileOptions;
@@ -12,6 +12,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 use super::entities::BundleKind;
 use super::entity_set::Files;
 use super::error::ApiError;
+use crate::base::bounded::read_at_most;
 
 /// Most entries of an archive, folders included.
 pub const ENTRIES_MAX: usize = 5_000;
@@ -69,21 +70,16 @@ pub fn unpack(kind: BundleKind, bytes: &[u8]) -> Result<Files, ApiError> {
         if entry.is_dir() || path.is_empty() || path.ends_with('/') {
             continue;
         }
-        let most = FILE_BYTES_MAX.min(left);
-        let mut content = Vec::new();
-        let read = entry.by_ref().take(most + 1).read_to_end(&mut content);
-        let length = match read {
-            Ok(length) => u64::try_from(length).unwrap_or(u64::MAX),
-            Err(error) => return Err(invalid(format!("'{name}' cannot be unpacked: {error}."))),
-        };
-        if length > most {
-            return Err(invalid(if length > FILE_BYTES_MAX {
-                format!("'{name}' is larger than {FILE_BYTES_MAX} bytes.")
-            } else {
-                format!("It unpacks to more than {allowed} bytes.")
-            }));
-        }
-        left -= length;
+        let content = read_at_most(&mut entry, FILE_BYTES_MAX.min(left))
+            .map_err(|error| invalid(format!("'{name}' cannot be unpacked: {error}.")))?
+            .ok_or_else(|| {
+                invalid(if left >= FILE_BYTES_MAX {
+                    format!("'{name}' is larger than {FILE_BYTES_MAX} bytes.")
+                } else {
+                    format!("It unpacks to more than {allowed} bytes.")
+                })
+            })?;
+        left -= content.len() as u64;
         let path: Arc<str> = path.into();
         if files.insert(Arc::clone(&path), content.into()).is_some() {
             return Err(invalid(format!("'{path}' is there twice.")));

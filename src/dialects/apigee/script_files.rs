@@ -4,12 +4,13 @@
 //! know how the program is run.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 
 use zip::ZipArchive;
 
 use super::archive::{ENTRIES_MAX, RATIO_MAX, check_path, is_litter};
 use super::bundle::Files;
+use crate::base::bounded::read_at_most;
 
 /// Most bytes of all files.
 pub const BYTES_MAX: usize = 32 << 20;
@@ -67,8 +68,8 @@ impl Collected {
         if archive.len() > ENTRIES_MAX {
             return Err(format!("has more than {ENTRIES_MAX} entries"));
         }
-        let ratio = usize::try_from(RATIO_MAX).unwrap_or(usize::MAX);
-        let mut left = BYTES_MAX.min(bytes.len().saturating_mul(ratio));
+        let packed = bytes.len() as u64;
+        let mut left = (BYTES_MAX as u64).min(packed.saturating_mul(RATIO_MAX));
         for index in 0..archive.len() {
             let mut entry = archive.by_index(index).map_err(|error| broken(&error))?;
             let name = entry.name().map_err(|error| broken(&error))?.into_owned();
@@ -86,14 +87,10 @@ impl Collected {
                 true => name,
                 false => format!("{MODULES}/{name}"),
             };
-            let mut content = Vec::new();
-            let most = u64::try_from(left).unwrap_or(u64::MAX);
-            let mut read = entry.by_ref().take(most.saturating_add(1));
-            read.read_to_end(&mut content)
-                .map_err(|error| broken(&error))?;
-            left = left
-                .checked_sub(content.len())
-                .ok_or_else(|| "unpacks to more than is allowed".to_owned())?;
+            let content = read_at_most(&mut entry, left)
+                .map_err(|error| broken(&error))?
+                .ok_or("unpacks to more than is allowed")?;
+            left -= content.len() as u64;
             self.add(path, content)?;
         }
         Ok(())

@@ -5,12 +5,13 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use prost_reflect::DescriptorPool;
 use protox::file::{File, FileResolver, GoogleFileResolver};
+
+use crate::base::bounded::read_at_most;
 
 /// Longest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -189,11 +190,7 @@ fn read(path: &Path) -> Result<String, Unread> {
     if !file.metadata()?.is_file() {
         return Err(Unread::NoFile);
     }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(Unread::TooLong);
-    }
+    let bytes = read_at_most(file, FILE_BYTES_MAX)?.ok_or(Unread::TooLong)?;
     String::from_utf8(bytes).map_err(|_| Unread::NoText)
 }
 

@@ -1,6 +1,6 @@
 //! The coding in which bodies go out, where a property `compression.algorithm` asks for one.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use bytes::Bytes;
 use flate2::Compression as Level;
@@ -9,6 +9,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use http::HeaderValue;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
+use crate::base::bounded::read_at_most;
 use crate::dialects::apigee::bundle::Compression;
 use crate::dialects::apigee::message::{Message, MessageKind};
 use crate::plugins::apigee::flow::context::PolicyFault;
@@ -97,20 +98,12 @@ fn fault(message: &Message, failed: Failed) -> PolicyFault {
 }
 
 fn opened(coded: &[u8], coding: Compression, most: u64) -> Result<Bytes, Failed> {
-    let mut plain = Vec::new();
     let read = match coding {
-        Compression::Deflate => ZlibDecoder::new(coded)
-            .take(most.saturating_add(1))
-            .read_to_end(&mut plain),
-        _ => GzDecoder::new(coded)
-            .take(most.saturating_add(1))
-            .read_to_end(&mut plain),
+        Compression::Deflate => read_at_most(ZlibDecoder::new(coded), most),
+        _ => read_at_most(GzDecoder::new(coded), most),
     };
-    match read {
-        Err(_) => Err(Failed::Broken),
-        Ok(length) if length as u64 > most => Err(Failed::TooLong),
-        Ok(_) => Ok(plain.into()),
-    }
+    let plain = read.map_err(|_| Failed::Broken)?;
+    plain.map(Bytes::from).ok_or(Failed::TooLong)
 }
 
 fn packed(plain: &[u8], coding: Compression) -> Bytes {
