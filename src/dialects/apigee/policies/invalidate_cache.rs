@@ -53,9 +53,7 @@ pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
         context,
         purges_children,
     };
-    let mut parsed = reader.parsed(&config)?;
-    parsed.caches.extend(named);
-    Some(parsed)
+    Some(reader.parsed(&config)?.with_cache(named))
 }
 
 #[cfg(test)]

@@ -25,9 +25,7 @@ pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
         place,
         assign_to: assign_to?,
     };
-    let mut parsed = reader.parsed(&config)?;
-    parsed.caches.extend(named);
-    Some(parsed)
+    Some(reader.parsed(&config)?.with_cache(named))
 }
 
 #[cfg(test)]

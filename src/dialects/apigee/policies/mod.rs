@@ -186,6 +186,13 @@ impl Parsed {
         self.bodies = self.bodies.with(bodies);
         self
     }
+
+    /// The same, with the cache that must exist, if it names one.
+    #[must_use]
+    pub fn with_cache(mut self, named: Option<Written<String>>) -> Self {
+        self.caches.extend(named);
+        self
+    }
 }
 
 /// Which bodies somebody looks at or replaces; they are held whole then.

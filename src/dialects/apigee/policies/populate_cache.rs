@@ -28,9 +28,7 @@ pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
         expiry,
         source: source?,
     };
-    let mut parsed = reader.parsed(&config)?;
-    parsed.caches.extend(named);
-    Some(parsed)
+    Some(reader.parsed(&config)?.with_cache(named))
 }
 
 #[cfg(test)]

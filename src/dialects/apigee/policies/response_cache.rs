@@ -64,9 +64,8 @@ pub(super) fn parse(reader: &mut PolicyReader<'_, '_>) -> Option<Parsed> {
         uses_accept_headers,
         uses_response_headers,
     };
-    let mut parsed = reader.parsed(&config)?.with_bodies(Bodies::RESPONSE);
-    parsed.caches.extend(named);
-    Some(parsed)
+    let parsed = reader.parsed(&config)?.with_cache(named);
+    Some(parsed.with_bodies(Bodies::RESPONSE))
 }
 
 #[cfg(test)]
