@@ -3,17 +3,14 @@
 //! Listeners of streams need no plan: their bytes go straight to the application. Start at [`inbound`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
 
+use super::application::Application;
 use super::parts::Parts;
-use super::registration::{LocalApplication, MeshProtocol, PublicListener};
-use crate::model::plan::{
-    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, PathJoining, PipelineKey,
-    Protocol, ProtocolSet, RoutePlan, UpstreamTlsPlan,
-};
-use crate::model::route::{MatcherPlan, Precedence};
+use super::registration::{LocalApplication, PublicListener};
 
 /// The longest silence of an application, where the registration names none, in milliseconds.
 const READ_TIMEOUT_MS: u32 = 60_000;
@@ -34,93 +31,30 @@ pub fn inbound(service: &str, public: &PublicListener) -> Result<Parts, String> 
             ));
         }
     };
-    let id = |part: &str| {
-        let name = format!("sallyport consul inbound {part} {service}");
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
-    };
-    let (route_id, forward_id, cluster_id) = (id("route"), id("forward"), id("cluster"));
-    let description: Arc<str> = json!({ "service": service }).to_string().into();
-    let name: Arc<str> = format!("{service} (inbound)").into();
-    let milliseconds =
-        |duration: std::time::Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-    let silence = public.request_timeout.map_or(READ_TIMEOUT_MS, milliseconds);
-    let cluster = ClusterPlan {
-        id: cluster_id,
-        name: Arc::clone(&name),
-        endpoints: vec![EndpointPlan {
-            id: cluster_id,
-            host: Arc::clone(&host),
-            port: application_port,
-            weight: 1,
-            rank: 0,
-            roster: None,
-        }],
-        balance: BalancePlan::RoundRobin,
-        health: HealthPlan::default(),
-        host_header: None,
-        use_srv_name: false,
-        client_certificate: None,
-        named: false,
-        exchanges_max: None,
-    };
-    let forward = ForwardPlan {
-        id: forward_id,
-        name: Some(Arc::clone(&name)),
-        // HTTP/2 without TLS is what the plan calls gRPC.
-        protocol: match public.protocol {
-            MeshProtocol::Http2 | MeshProtocol::Grpc => Protocol::Grpc,
-            MeshProtocol::Http | MeshProtocol::Tcp => Protocol::Http,
-        },
-        cluster: cluster_id,
+    let milliseconds = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    let application = Application {
+        name: format!("{service} (inbound)").into(),
+        description: json!({ "service": service }).to_string().into(),
         host,
         port: application_port,
-        path: "/".into(),
-        retries: 0,
-        retry_statuses: Vec::new(),
+        protocol: public.protocol,
+        entrance: entrance(service),
+        condition: None,
         connect_timeout_ms: milliseconds(public.connect_timeout),
-        read_timeout_ms: silence,
-        write_timeout_ms: silence,
-        tls: UpstreamTlsPlan::default(),
-        proxy_header: None,
-        description: Arc::clone(&description),
+        silence_ms: public.request_timeout.map_or(READ_TIMEOUT_MS, milliseconds),
     };
-    let matcher = MatcherPlan {
-        precedence: Precedence {
-            id: route_id,
-            ..Precedence::default()
-        },
-        entrance: Some(entrance(service)),
-        ..MatcherPlan::default()
-    };
-    let route = RoutePlan {
-        id: route_id,
-        name: Some(name),
-        matchers: vec![matcher],
-        protocols: ProtocolSet::of(&[Protocol::Http, Protocol::Https]),
-        https_redirect_status: 426,
-        strip_path: false,
-        path_joining: PathJoining::default(),
-        preserve_host: true,
-        request_buffering: false,
-        response_buffering: false,
-        forward: Some(forward_id),
-        pipeline: PipelineKey::default(),
-        description,
-    };
-    let mut parts = Parts::default();
-    parts.clusters.insert(cluster_id, Arc::new(cluster));
-    parts.forwards.insert(forward_id, Arc::new(forward));
-    parts.routes.insert(route_id, Arc::new(route));
-    Ok(parts)
+    Ok(application.parts(|part| {
+        let name = format!("sallyport consul inbound {part} {service}");
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::time::Duration;
-
     use super::*;
-    use crate::dialects::consul::registration::Bind;
+    use crate::dialects::consul::registration::{Bind, MeshProtocol};
+    use crate::model::plan::Protocol;
 
     #[test]
     fn a_listener_leads_to_its_application_and_goes_without_a_trace() {

@@ -4,18 +4,14 @@
 //! Start at [`ExposedPath::read`] and [`exposed`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::application::Application;
 use super::parts::Parts;
 use super::registration::MeshProtocol;
-use crate::model::plan::{
-    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, PathJoining, PipelineKey,
-    Protocol, ProtocolSet, RoutePlan, UpstreamTlsPlan,
-};
-use crate::model::route::{ExpressionText, MatcherPlan, Precedence};
+use crate::model::route::ExpressionText;
 
 /// More exposed paths than this are refused.
 pub const EXPOSED_MAX: usize = 256;
@@ -90,83 +86,24 @@ pub fn exposed(host: &str, paths: &[ExposedPath]) -> Parts {
     let mut parts = Parts::default();
     for path in paths {
         let entrance = entrance(path.listener_port);
-        let id = |part: &str| {
-            let name = format!("sallyport consul {entrance} {part} {}", path.path);
-            Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
-        };
-        let (route, forward, cluster) = (id("route"), id("forward"), id("cluster"));
-        let name: Arc<str> = format!("{entrance} {}", path.path).into();
-        let description: Arc<str> = json!({ "exposed": path.path }).to_string().into();
-        let host: Arc<str> = host.into();
-        let cluster_plan = ClusterPlan {
-            id: cluster,
-            name: Arc::clone(&name),
-            endpoints: vec![EndpointPlan {
-                id: cluster,
-                host: Arc::clone(&host),
-                port: path.application_port,
-                weight: 1,
-                rank: 0,
-                roster: None,
-            }],
-            balance: BalancePlan::RoundRobin,
-            health: HealthPlan::default(),
-            host_header: None,
-            use_srv_name: false,
-            client_certificate: None,
-            named: false,
-            exchanges_max: None,
-        };
-        let forward_plan = ForwardPlan {
-            id: forward,
-            name: Some(Arc::clone(&name)),
-            protocol: match path.protocol {
-                MeshProtocol::Http2 | MeshProtocol::Grpc => Protocol::Grpc,
-                MeshProtocol::Http | MeshProtocol::Tcp => Protocol::Http,
-            },
-            cluster,
-            host,
+        let application = Application {
+            name: format!("{entrance} {}", path.path).into(),
+            description: json!({ "exposed": path.path }).to_string().into(),
+            host: host.into(),
             port: path.application_port,
-            path: "/".into(),
-            retries: 0,
-            retry_statuses: Vec::new(),
-            connect_timeout_ms: TIMEOUT_MS,
-            read_timeout_ms: TIMEOUT_MS,
-            write_timeout_ms: TIMEOUT_MS,
-            tls: UpstreamTlsPlan::default(),
-            proxy_header: None,
-            description: Arc::clone(&description),
-        };
-        let matcher = MatcherPlan {
-            precedence: Precedence {
-                id: route,
-                ..Precedence::default()
-            },
-            entrance: Some(entrance.clone()),
-            expression: Some(ExpressionText {
+            protocol: path.protocol,
+            entrance: entrance.clone(),
+            condition: Some(ExpressionText {
                 text: format!("http.path == r#\"{}\"#", path.path),
                 stream: false,
             }),
-            ..MatcherPlan::default()
+            connect_timeout_ms: TIMEOUT_MS,
+            silence_ms: TIMEOUT_MS,
         };
-        let route_plan = RoutePlan {
-            id: route,
-            name: Some(name),
-            matchers: vec![matcher],
-            protocols: ProtocolSet::of(&[Protocol::Http, Protocol::Https]),
-            https_redirect_status: 426,
-            strip_path: false,
-            path_joining: PathJoining::default(),
-            preserve_host: true,
-            request_buffering: false,
-            response_buffering: false,
-            forward: Some(forward),
-            pipeline: PipelineKey::default(),
-            description,
-        };
-        parts.clusters.insert(cluster, Arc::new(cluster_plan));
-        parts.forwards.insert(forward, Arc::new(forward_plan));
-        parts.routes.insert(route, Arc::new(route_plan));
+        parts.extend(application.parts(|part| {
+            let name = format!("sallyport consul {entrance} {part} {}", path.path);
+            Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+        }));
     }
     parts
 }

@@ -72,20 +72,13 @@ fn header(condition: &HeaderMatch) -> Result<String, String> {
     }
     let name = condition.name.to_ascii_lowercase().replace('-', "_");
     let field = format!("any(http.headers.{name})");
-    let predicate = if !condition.exact.is_empty() {
-        format!("{field} == {}", literal(&condition.exact)?)
-    } else if !condition.prefix.is_empty() {
-        format!("{field} ^= {}", literal(&condition.prefix)?)
-    } else if !condition.suffix.is_empty() {
-        format!("{field} =^ {}", literal(&condition.suffix)?)
-    } else if !condition.regex.is_empty() {
-        let whole = format!("^(?:{})$", condition.regex);
-        format!("{field} ~ {}", literal(&whole)?)
-    } else if condition.present {
-        format!("{field} ~ \"^\"")
-    } else {
-        return Err(format!("Header '{}' has no condition", condition.name));
-    };
+    let comparisons = [
+        ("==", &condition.exact),
+        ("^=", &condition.prefix),
+        ("=^", &condition.suffix),
+    ];
+    let predicate = predicate(&field, &comparisons, &condition.regex, condition.present)?
+        .ok_or_else(|| format!("Header '{}' has no condition", condition.name))?;
     Ok(match condition.invert {
         true => format!("!({predicate})"),
         false => predicate,
@@ -101,16 +94,26 @@ fn query(condition: &QueryMatch) -> Result<String, String> {
         ));
     }
     let field = format!("any(http.queries.{})", condition.name);
-    Ok(if !condition.exact.is_empty() {
-        format!("{field} == {}", literal(&condition.exact)?)
-    } else if !condition.regex.is_empty() {
-        let whole = format!("^(?:{})$", condition.regex);
-        format!("{field} ~ {}", literal(&whole)?)
-    } else if condition.present {
-        format!("{field} ~ \"^\"")
-    } else {
-        return Err(format!("QueryParam '{}' has no condition", condition.name));
-    })
+    let comparisons = [("==", &condition.exact)];
+    predicate(&field, &comparisons, &condition.regex, condition.present)?
+        .ok_or_else(|| format!("QueryParam '{}' has no condition", condition.name))
+}
+
+/// What is asked of a field: the first comparison with a text that is not empty, else the regex, else that it is there.
+fn predicate(
+    field: &str,
+    comparisons: &[(&str, &String)],
+    regex: &str,
+    present: bool,
+) -> Result<Option<String>, String> {
+    if let Some((operator, text)) = comparisons.iter().find(|(_, text)| !text.is_empty()) {
+        return Ok(Some(format!("{field} {operator} {}", literal(text)?)));
+    }
+    if !regex.is_empty() {
+        let whole = literal(&format!("^(?:{regex})$"))?;
+        return Ok(Some(format!("{field} ~ {whole}")));
+    }
+    Ok(present.then(|| format!("{field} ~ \"^\"")))
 }
 
 /// A raw literal, in which nothing has a meaning but its end.

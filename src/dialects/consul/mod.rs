@@ -4,6 +4,7 @@
 //! proxy is configured with, and at [`intention`] for who may call whom.
 
 pub mod answers;
+mod application;
 pub mod chain;
 pub mod compile;
 pub mod duration;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::application::route_of;
 use super::chain::{ChainNode, DiscoveryChain, RouteDefinition, RouteDestination};
 use super::duration::duration_of;
 use super::header_edits;
@@ -23,8 +24,7 @@ use super::registration::{MeshProtocol, PassiveHealth, UpstreamLimits};
 use super::walk::{self, WHOLE};
 use crate::model::plan::{
     BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HashInput, HealthPlan, PathJoining,
-    PipelineKey, Protocol, ProtocolSet, RoutePlan, StatusPlan, Thresholds, TrafficPlan,
-    UpstreamTlsPlan,
+    PipelineKey, RoutePlan, StatusPlan, Thresholds, TrafficPlan, UpstreamTlsPlan,
 };
 use crate::model::route::{ExpressionText, MatcherPlan, Precedence};
 
@@ -228,11 +228,8 @@ impl Outbound {
         let plan = ForwardPlan {
             id: forward,
             name: Some(Arc::clone(&name)),
-            // HTTP/2 is what the plan calls gRPC; TLS comes with the members of the roster.
-            protocol: match upstream.protocol {
-                MeshProtocol::Http2 | MeshProtocol::Grpc => Protocol::Grpc,
-                MeshProtocol::Http | MeshProtocol::Tcp => Protocol::Http,
-            },
+            // TLS comes with the members of the roster.
+            protocol: upstream.protocol.in_the_plan(),
             cluster,
             host: upstream.name.into(),
             port: PORT,
@@ -261,19 +258,10 @@ impl Outbound {
             ..MatcherPlan::default()
         };
         let route_plan = RoutePlan {
-            id: route,
-            name: Some(name),
-            matchers: vec![matcher],
-            protocols: ProtocolSet::of(&[Protocol::Http, Protocol::Https]),
-            https_redirect_status: 426,
             strip_path: !rewrite.is_empty(),
             path_joining: PathJoining::Concatenate,
-            preserve_host: true,
-            request_buffering: false,
-            response_buffering: false,
-            forward: Some(forward),
             pipeline,
-            description,
+            ..route_of(route, name, matcher, forward, description)
         };
         self.parts.forwards.insert(forward, Arc::new(plan));
         self.parts.routes.insert(route, Arc::new(route_plan));

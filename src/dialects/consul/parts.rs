@@ -19,6 +19,14 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Adds what another part of the same listener adds.
+    pub fn extend(&mut self, other: Self) {
+        self.routes.extend(other.routes);
+        self.forwards.extend(other.forwards);
+        self.clusters.extend(other.clusters);
+        self.pipelines.extend(other.pipelines);
+    }
+
     /// What makes a plan with the parts of `old` one with these.
     pub fn delta_from(&self, old: &Self) -> PlanDelta {
         fn edits<K: Ord + Copy, T: PartialEq>(

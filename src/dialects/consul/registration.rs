@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::answers::{AgentService, Upstream};
 use super::duration::duration_of;
 use super::expose::{EXPOSED_MAX, ExposedPath};
+use crate::model::plan::Protocol;
 
 /// More upstreams in one registration than this are refused.
 pub const UPSTREAMS_MAX: usize = 1_000;
@@ -51,6 +52,14 @@ impl MeshProtocol {
             Self::Http => "http",
             Self::Http2 => "http2",
             Self::Grpc => "grpc",
+        }
+    }
+
+    /// What the plan calls it towards an upstream: HTTP/2 is gRPC there, with or without TLS.
+    pub fn in_the_plan(self) -> Protocol {
+        match self {
+            Self::Http2 | Self::Grpc => Protocol::Grpc,
+            Self::Http | Self::Tcp => Protocol::Http,
         }
     }
 
