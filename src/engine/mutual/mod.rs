@@ -162,6 +162,20 @@ impl Drop for MutualListener {
 }
 
 impl Doors {
+    /// Ends a listener, which `stop` stops, when the engine ends; over when the listener is.
+    fn ending_with_the_engine(
+        &self,
+        stop: &watch::Sender<bool>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (stop, mut engine) = (stop.clone(), self.shutdown.clone());
+        async move {
+            tokio::select! {
+                _ = engine.wait_for(|end| *end) => drop(stop.send_replace(true)),
+                () = stop.closed() => {}
+            }
+        }
+    }
+
     /// Binds and accepts from now on.
     pub fn open(&self, listen: MutualListen) -> Result<MutualListener, BindError> {
         self.open_with(listen, None)
@@ -215,14 +229,10 @@ impl Doors {
             shutdown: stopped,
         };
         self.runtime.spawn(accepting.run(bound));
-        // The end of the engine is the end of the listener.
-        let (ending, mut engine) = (stop.clone(), self.shutdown.clone());
+        let ended = self.ending_with_the_engine(&stop);
         let kept = Arc::clone(&handle);
         self.runtime.spawn(async move {
-            tokio::select! {
-                _ = engine.wait_for(|end| *end) => drop(ending.send_replace(true)),
-                () = ending.closed() => {}
-            }
+            ended.await;
             // A socket that is still held would take connections that nobody serves.
             kept.lock().take();
         });

@@ -92,14 +92,7 @@ impl Doors {
             shutdown: stopped,
         };
         self.runtime.spawn(accepting.run(bound));
-        // The end of the engine is the end of the listener.
-        let (ending, mut engine) = (stop.clone(), self.shutdown.clone());
-        self.runtime.spawn(async move {
-            tokio::select! {
-                _ = engine.wait_for(|end| *end) => drop(ending.send_replace(true)),
-                () = ending.closed() => {}
-            }
-        });
+        self.runtime.spawn(self.ending_with_the_engine(&stop));
         Ok(RequestListener { local, stop, cut })
     }
 }
