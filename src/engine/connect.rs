@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use ahash::RandomState;
 use http::StatusCode;
-use pingora_core::tls::tokio_ssl::SslStream;
 use tokio::net::TcpStream;
 
 use crate::engine::balance::connect_fault;
@@ -16,6 +15,7 @@ use crate::engine::descriptors;
 use crate::engine::exchange::codec::UpstreamStream;
 use crate::engine::forwarding::{self, Destination};
 use crate::engine::mutual::handshake_refusal;
+use crate::engine::read_ahead::{ReadAhead, TlsStream};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Fault, FaultKind};
 use crate::runtime::mutual::{MutualTls, Offer, Refusal, Secured};
@@ -99,7 +99,8 @@ async fn connect_speaking(
         let ssl = tls
             .connection(&name, protocols)
             .map_err(|error| failed(&error))?;
-        let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(&error))?;
+        let mut stream =
+            TlsStream::new(ssl, ReadAhead::new(stream)).map_err(|error| failed(&error))?;
         if let Err(error) = Pin::new(&mut stream).connect().await {
             return Err(match UpstreamTls::refusal(stream.ssl()) {
                 Some(reason) => failed(&reason),
@@ -119,14 +120,14 @@ pub(crate) async fn shake_hands(
     secured: &Secured,
     offer: Offer,
     stream: TcpStream,
-) -> Result<SslStream<TcpStream>, Refusal> {
+) -> Result<TlsStream, Refusal> {
     let tls = secured.cell.load().ok_or(Refusal::NotReady)?;
     let (name, judge) = (secured.server_name.as_deref(), Arc::clone(&secured.judge));
     let ssl = tls
         .connecting(name, offer, judge)
         .map_err(Refusal::Handshake)?;
     let failed = |error: &dyn std::fmt::Display| Refusal::Handshake(error.to_string());
-    let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(&error))?;
+    let mut stream = TlsStream::new(ssl, ReadAhead::new(stream)).map_err(|error| failed(&error))?;
     let shaken = Pin::new(&mut stream).connect().await;
     match (MutualTls::outcome(stream.ssl()).cloned(), shaken) {
         (Some(Err(refusal)), _) => Err(refusal),

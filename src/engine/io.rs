@@ -24,11 +24,11 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use pingora_core::tls::tokio_ssl::SslStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::engine::pace::{Limits, Pace, Sending};
+use crate::engine::read_ahead::TlsStream;
 use crate::runtime::connection::Connection;
 
 /// Stands for a number of bytes that nobody counts: the framing of chunked bodies is Pingora's.
@@ -94,7 +94,7 @@ impl RequestLine {
 /// What lies underneath.
 pub(crate) enum Channel {
     Plain(TcpStream),
-    Tls(Box<SslStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 impl Io {
@@ -277,7 +277,7 @@ impl Io {
     pub(crate) fn keep_alive(&self) {
         match &*self.channel.lock() {
             Channel::Plain(stream) => keep_alive(stream),
-            Channel::Tls(stream) => keep_alive(stream.get_ref()),
+            Channel::Tls(stream) => keep_alive(stream.get_ref().get_ref()),
         }
     }
 
@@ -369,7 +369,7 @@ impl Channel {
         use std::os::fd::AsRawFd;
         match self {
             Self::Plain(stream) => stream.as_raw_fd(),
-            Self::Tls(stream) => stream.get_ref().as_raw_fd(),
+            Self::Tls(stream) => stream.get_ref().get_ref().as_raw_fd(),
         }
     }
 }

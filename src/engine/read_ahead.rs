@@ -8,9 +8,14 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use pingora_core::tls::tokio_ssl::SslStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::buffers::Buffer;
+
+/// A TLS connection of the engine, with clients, peers and upstreams.
+pub(crate) type TlsStream = SslStream<ReadAhead<TcpStream>>;
 
 /// Whoever has room for so much reads for himself: nothing would be saved but a copy made.
 const DIRECT_BYTES_MIN: usize = 16 * 1024;
@@ -31,6 +36,34 @@ impl<S> ReadAhead<S> {
             buffer: None,
             start: 0,
             end: 0,
+        }
+    }
+
+    /// The socket itself, for everything but reading.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Has everything been handed out that was read?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_none()
+    }
+}
+
+impl ReadAhead<TcpStream> {
+    /// Waits until there is something to read, or the end.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self.is_empty() {
+            true => self.inner.readable().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Is there something to read, as far as the socket knows?
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.is_empty() {
+            true => self.inner.poll_read_ready(cx),
+            false => Poll::Ready(Ok(())),
         }
     }
 }

@@ -15,10 +15,11 @@ use boring::ssl::{
 };
 use foreign_types::ForeignTypeRef;
 use pingora_core::protocols::tls::ALPN;
-use pingora_core::tls::tokio_ssl::SslStream;
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::engine::read_ahead::{ReadAhead, TlsStream};
 use crate::runtime::certificate_requests::CertificateRequests;
 use crate::runtime::certificates::ServerCertificate;
 use crate::runtime::client_certificate::ClientCertificate;
@@ -124,7 +125,7 @@ impl Acceptor {
     pub async fn accept_administrator(
         &self,
         stream: TcpStream,
-    ) -> Result<SslStream<TcpStream>, AcceptError> {
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, AcceptError> {
         let (stream, _, _) = self.accept(stream).await?;
         Ok(stream)
     }
@@ -133,10 +134,11 @@ impl Acceptor {
     pub(crate) async fn accept(
         &self,
         stream: TcpStream,
-    ) -> Result<(SslStream<TcpStream>, TlsFacts, ALPN), AcceptError> {
+    ) -> Result<(TlsStream, TlsFacts, ALPN), AcceptError> {
         let failed = |error: &dyn std::fmt::Display| AcceptError::Handshake(error.to_string());
         let ssl = Ssl::new(&self.context).map_err(|error| failed(&error))?;
-        let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(&error))?;
+        let mut stream =
+            TlsStream::new(ssl, ReadAhead::new(stream)).map_err(|error| failed(&error))?;
         let handshake = std::pin::Pin::new(&mut stream);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake.accept()).await {
             Err(_) => return Err(AcceptError::Timeout),

@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, Version};
-use pingora_core::tls::tokio_ssl::SslStream;
 use pingora_http::{IntoCaseHeaderName, ResponseHeader};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::engine::read_ahead::TlsStream;
 use crate::runtime::fault::FaultKind;
 
 /// Longest response head, in bytes.
@@ -37,7 +37,7 @@ pub(crate) const INTERIM_MAX: usize = 16;
 /// The transport to an upstream.
 pub(crate) enum UpstreamStream {
     Plain(TcpStream),
-    Tls(Box<SslStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 impl UpstreamStream {
@@ -45,7 +45,7 @@ impl UpstreamStream {
     pub(crate) fn keep_alive(&self) {
         match self {
             Self::Plain(stream) => crate::engine::io::keep_alive(stream),
-            Self::Tls(stream) => crate::engine::io::keep_alive(stream.get_ref()),
+            Self::Tls(stream) => crate::engine::io::keep_alive(stream.get_ref().get_ref()),
         }
     }
 }
@@ -201,7 +201,8 @@ impl UpstreamConnection {
     pub(crate) fn is_fresh(&self) -> bool {
         let socket = match &self.stream {
             UpstreamStream::Plain(stream) => stream,
-            UpstreamStream::Tls(stream) => stream.get_ref(),
+            UpstreamStream::Tls(stream) if !stream.get_ref().is_empty() => return false,
+            UpstreamStream::Tls(stream) => stream.get_ref().get_ref(),
         };
         let mut probe = [0];
         matches!(socket.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)

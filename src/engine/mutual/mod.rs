@@ -26,8 +26,7 @@ use arc_swap::ArcSwap;
 use boring::ssl::NameType;
 use parking_lot::Mutex;
 use pingora_core::protocols::tls::ALPN;
-use pingora_core::tls::tokio_ssl::SslStream;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
@@ -35,7 +34,7 @@ use self::open::{OpenPeers, review};
 use super::accept::{Accepting, BindError, Serve, bind};
 use super::front::Front;
 use super::io::Channel;
-use super::read_ahead::ReadAhead;
+use super::read_ahead::{ReadAhead, TlsStream};
 use super::stream::copy::{self, Carried, Patience, Side};
 use crate::runtime::connection::{Caller, Connection, TlsFacts};
 use crate::runtime::mutual::{
@@ -307,8 +306,7 @@ impl MutualFront {
                 application,
                 connect_timeout,
             } => {
-                // The engine's requests have a reader of their own; bytes are read ahead.
-                let shaken = self.shake(stream, ReadAhead::new, &connection).await?;
+                let shaken = self.shake(stream, &connection).await?;
                 let (mut stream, peer, _) = shaken;
                 // Known before the question is asked: a change of mind in between is heard.
                 let entry = self.open.enter(Arc::clone(&peer));
@@ -335,7 +333,7 @@ impl MutualFront {
                 }
             }
             Carries::Requests { http2, entrance } => {
-                let shaken = self.shake(stream, |stream| stream, &connection).await?;
+                let shaken = self.shake(stream, &connection).await?;
                 let (stream, peer, alpn) = shaken;
                 let entry = self.open.enter(Arc::clone(&peer));
                 if let Some(entrance) = entrance {
@@ -363,26 +361,24 @@ impl MutualFront {
         }
     }
 
-    /// Shakes hands in time; `wrap` is how the socket is used from then on.
-    async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    /// Shakes hands in time.
+    async fn shake(
         &self,
         stream: TcpStream,
-        wrap: fn(TcpStream) -> S,
         connection: &Connection,
-    ) -> Result<(SslStream<S>, Arc<Peer>, Option<ALPN>), Ended> {
-        let shaking = self.shake_at_leisure(stream, wrap, connection);
+    ) -> Result<(TlsStream, Arc<Peer>, Option<ALPN>), Ended> {
+        let shaking = self.shake_at_leisure(stream, connection);
         match tokio::time::timeout(self.listen.handshake_timeout, shaking).await {
             Ok(shaken) => shaken,
             Err(_) => Err(Refusal::HandshakeTimeout.into()),
         }
     }
 
-    async fn shake_at_leisure<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn shake_at_leisure(
         &self,
         stream: TcpStream,
-        wrap: fn(TcpStream) -> S,
         connection: &Connection,
-    ) -> Result<(SslStream<S>, Arc<Peer>, Option<ALPN>), Ended> {
+    ) -> Result<(TlsStream, Arc<Peer>, Option<ALPN>), Ended> {
         let mut first = [0; 1];
         match stream.peek(&mut first).await {
             Ok(0) => return Err(Ended::Probe),
@@ -405,8 +401,8 @@ impl MutualFront {
         let ssl = tls
             .accepting(offer, Arc::clone(&self.listen.judge))
             .map_err(failed)?;
-        let mut stream =
-            SslStream::new(ssl, wrap(stream)).map_err(|error| failed(error.to_string()))?;
+        let mut stream = TlsStream::new(ssl, ReadAhead::new(stream))
+            .map_err(|error| failed(error.to_string()))?;
         let shaken = Pin::new(&mut stream).accept().await;
         let peer = match (MutualTls::outcome(stream.ssl()), shaken) {
             (Some(Err(refusal)), _) => return Err(refusal.clone().into()),
@@ -467,16 +463,16 @@ impl MutualFront {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Side for SslStream<S> {}
+impl Side for TlsStream {}
 
 impl Side for TcpStream {
-    fn ends_by_closing(&self) -> bool {
+    fn is_bare(&self) -> bool {
         true
     }
 }
 
 impl Side for UnixStream {
-    fn ends_by_closing(&self) -> bool {
+    fn is_bare(&self) -> bool {
         true
     }
 }

@@ -15,12 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use pingora_core::tls::tokio_ssl::SslStream;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::{Doors, IDLE, STUCK, connect, goodbye, handshake_refusal};
-use crate::engine::read_ahead::ReadAhead;
+use crate::engine::read_ahead::{ReadAhead, TlsStream};
 use crate::engine::stream::copy::{self, Carried, Patience, Side};
 use crate::runtime::mutual::{DialTarget, Dialer, MutualCell, MutualTls, Refusal, SecuredCounts};
 
@@ -111,9 +110,6 @@ enum Socket {
         file: SocketFile,
     },
 }
-
-/// A connection to a peer.
-type Secured = SslStream<ReadAhead<TcpStream>>;
 
 /// A connection of either kind.
 enum Accepted {
@@ -270,7 +266,7 @@ async fn serve(accepted: Accepted, listen: &OutboundListen) {
 
 async fn carry<C: Side>(
     client: &mut C,
-    upstream: &mut Secured,
+    upstream: &mut TlsStream,
     carried: &mut Carried,
 ) -> Result<(), copy::Broken> {
     let patience = Patience {
@@ -281,7 +277,7 @@ async fn carry<C: Side>(
 }
 
 /// Connects to the first target that can be connected to and is whom it should be.
-async fn dial(listen: &OutboundListen) -> Result<Secured, String> {
+async fn dial(listen: &OutboundListen) -> Result<TlsStream, String> {
     let counts = &listen.counts;
     let refused = |refusal: &Refusal| counts.peers.failures.count(refusal);
     let targets = listen
@@ -322,7 +318,7 @@ async fn dial(listen: &OutboundListen) -> Result<Secured, String> {
     Err(last)
 }
 
-async fn dial_one(listen: &OutboundListen, target: &DialTarget) -> Result<Secured, Refusal> {
+async fn dial_one(listen: &OutboundListen, target: &DialTarget) -> Result<TlsStream, Refusal> {
     let tls = listen.cell.load().ok_or(Refusal::NotReady)?;
     let unreachable = |error: io::Error| Refusal::ApplicationUnreachable(error.to_string());
     let stream = connect(&target.host, target.port)
@@ -334,7 +330,7 @@ async fn dial_one(listen: &OutboundListen, target: &DialTarget) -> Result<Secure
         .map_err(Refusal::Handshake)?;
     let failed = |error: &dyn std::fmt::Display| Refusal::Handshake(error.to_string());
     let stream = ReadAhead::new(stream);
-    let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(&error))?;
+    let mut stream = TlsStream::new(ssl, stream).map_err(|error| failed(&error))?;
     let shaken = Pin::new(&mut stream).connect().await;
     match (MutualTls::outcome(stream.ssl()).cloned(), shaken) {
         (Some(Err(refusal)), _) => Err(refusal),

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use pingora_core::tls::tokio_ssl::SslStream;
 use smallvec::SmallVec;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::engine::connect::{refused, shake_hands};
 use crate::engine::io::Channel;
+use crate::engine::read_ahead::{ReadAhead, TlsStream};
 use crate::engine::{descriptors, proxy_header};
 use crate::model::plan::HashInput;
 use crate::model::route::split_port;
@@ -178,7 +178,8 @@ async fn open(
     let ssl = tls
         .connection(&name, NO_ALPN)
         .map_err(|error| failed(handshake, &error))?;
-    let mut stream = SslStream::new(ssl, stream).map_err(|error| failed(handshake, &error))?;
+    let stream = ReadAhead::new(stream);
+    let mut stream = TlsStream::new(ssl, stream).map_err(|error| failed(handshake, &error))?;
     Pin::new(&mut stream)
         .connect()
         .await
