@@ -1,9 +1,10 @@
-//! The response's head on its way to the client: what is dropped, what is added. Used by both drivers.
+//! The response's head on its way to the client: what is dropped, what is added. Used by both drivers. And what becomes
+//! of heads that are kept for long: [`settle`].
 
 use std::sync::LazyLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use http::header::{CONNECTION, HeaderName, SERVER, UPGRADE, VIA};
 use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
@@ -15,6 +16,42 @@ static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static SERVER_TITLED: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("Server"));
 static VIA_TITLED: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("Via"));
+
+/// Heads that stay while a tunnel does let go of the buffers in which they came: those are many times as long. Names lose
+/// the case in which they were written, which nobody asks for once they have been passed on.
+pub(crate) fn settle(exchange: &mut Exchange) {
+    // Only a header map at its size limit refuses a field, and each of these had its place there.
+    let request = &mut exchange.request;
+    for (name, value) in copied(&request.headers) {
+        match value {
+            None => drop(request.remove_header(&name)),
+            Some(value) => drop(request.append_header(name, value)),
+        }
+    }
+    let Some(response) = &mut exchange.response else {
+        return;
+    };
+    for (name, value) in copied(&response.headers) {
+        match value {
+            None => drop(response.remove_header(&name)),
+            Some(value) => drop(response.append_header(name, value)),
+        }
+    }
+}
+
+/// What to do with a head so that it holds copies: names to take out, and then fields to put in.
+fn copied(fields: &HeaderMap) -> Vec<(HeaderName, Option<HeaderValue>)> {
+    let length = fields.values().map(HeaderValue::len).sum();
+    let mut bytes = BytesMut::with_capacity(length);
+    let out = fields.keys().map(|name| (name.clone(), None));
+    let put = fields.iter().map(|(name, value)| {
+        bytes.put_slice(value.as_bytes());
+        let mut copy = pingora_http::header_value_from_raw(bytes.split().freeze());
+        copy.set_sensitive(value.is_sensitive());
+        (name.clone(), Some(copy))
+    });
+    out.chain(put).collect()
+}
 
 /// Takes hop-by-hop fields off an upstream's head. `upgraded` keeps what a switch of protocols needs.
 pub(crate) fn drop_hop_by_hop(head: &mut ResponseHeader, upgraded: bool) {
@@ -183,4 +220,34 @@ fn put_via(exchange: &Exchange, head: &ResponseHeader, add: &mut impl FnMut(&Tit
     }
     joined.extend_from_slice(own.as_bytes());
     add(&VIA_TITLED, &joined);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn copies_hold_nothing_of_the_buffer_they_came_from() {
+        let came = Bytes::from(b"X-A: one\r\nX-B: two\r\nX-A: three\r\n".repeat(100));
+        let mut fields = HeaderMap::new();
+        for (name, value) in [("x-a", 5..8), ("x-b", 15..18), ("x-a", 25..30)] {
+            let value = pingora_http::header_value_from_raw(came.slice(value));
+            fields.append(name, value);
+        }
+        let before: Vec<_> = fields.values().cloned().collect();
+        let mut after = HeaderMap::new();
+        for (name, value) in copied(&fields) {
+            match value {
+                None => assert!(fields.contains_key(name)),
+                Some(value) => drop(after.append(name, value)),
+            }
+        }
+        assert_eq!(after, fields);
+        let buffer = came.as_ptr_range();
+        let is_within = |value: &&HeaderValue| buffer.contains(&value.as_bytes().as_ptr());
+        assert_eq!(before.iter().filter(is_within).count(), 3);
+        assert_eq!(after.values().filter(is_within).count(), 0);
+    }
 }

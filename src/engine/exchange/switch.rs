@@ -117,6 +117,7 @@ impl ExchangeDriver {
             io.keep_alive();
         }
         upstream.keep_alive();
+        heads::settle(exchange);
         let Some((stream, ahead)) = ClientStream::of(client) else {
             return;
         };
