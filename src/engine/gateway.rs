@@ -4,8 +4,8 @@
 //! the duplex driver has to forward them; they then continue where they were, see [`BEGUN`] and `hooks.rs`.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -33,10 +33,6 @@ use crate::runtime::snapshot::Snapshot;
 
 /// A request body that nobody wanted is read away for at most this long before the connection is closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a session holds in place of the head that was taken out. Copying it costs less than building one.
-static STAND_IN: LazyLock<Option<RequestHeader>> =
-    LazyLock::new(|| RequestHeader::build_no_case("GET", b"/", Some(0)).ok());
 
 /// Which driver every request takes, for tests that run through both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,12 +181,10 @@ impl Gateway {
         let (connection, head_bytes) = self.adopt(session, length)?;
         let head = session.req_header_mut();
         // The session goes on asking for method and version.
-        let mut stand_in = STAND_IN.as_ref()?.clone();
-        if head.method != stand_in.method {
-            stand_in.set_method(head.method.clone());
-        }
-        stand_in.set_version(head.version);
-        let mut request = Box::new(std::mem::replace(head, stand_in));
+        let (mut stand_in, ()) = http::Request::new(()).into_parts();
+        stand_in.method = head.method.clone();
+        stand_in.version = head.version;
+        let mut request = Box::new(std::mem::replace(head, stand_in.into()));
         let mut body = body;
         if session.is_http2() {
             join_cookies(&mut request);

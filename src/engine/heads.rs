@@ -3,9 +3,10 @@
 
 use std::sync::LazyLock;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue};
+use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, HeaderName, SERVER, UPGRADE, VIA};
+use http::response::Parts as RespParts;
+use http::{HeaderMap, HeaderValue};
 use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
 
@@ -104,15 +105,37 @@ pub(crate) fn insert_left_fields(exchange: &mut Exchange, head: &mut ResponseHea
 
 /// What the gateway says of itself, written into a head that plugins have already seen.
 pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHeader) {
-    let mut added: SmallVec<[(Bytes, HeaderValue); 8]> = SmallVec::new();
+    let mut added: SmallVec<[(&TitledName, HeaderValue); 8]> = SmallVec::new();
+    let unique = exchange
+        .snapshot
+        .serving
+        .headers
+        .request_id_downstream
+        .as_ref();
     for_each_gateway_header(exchange, head, |name, value| {
-        if let Ok(value) = HeaderValue::from_bytes(value) {
-            added.push((name.title.clone(), value));
+        if let Ok(mut value) = HeaderValue::from_bytes(value) {
+            // A value that never comes again is kept out of the connection's table of fields (RFC 7541, 7.1.3): there it
+            // would push out those that do come again, and be compared with all its predecessors.
+            value.set_sensitive(
+                exchange.http2 && unique.is_some_and(|other| std::ptr::eq(other, name)),
+            );
+            added.push((name, value));
         }
     });
+    if exchange.http2 {
+        // Without names' case, which HTTP/2 does not know, a plain map will do.
+        let (stand_in, ()) = http::Response::new(()).into_parts();
+        let mut parts = RespParts::from(std::mem::replace(head, stand_in.into()));
+        for (name, value) in added {
+            // As above.
+            let _ = parts.headers.try_insert(name.name.clone(), value);
+        }
+        *head = parts.into();
+        return;
+    }
     for (name, value) in added {
         // As above.
-        let _ = head.insert_header(name, value);
+        let _ = head.insert_header(name.title.clone(), value);
     }
 }
 
@@ -141,10 +164,10 @@ pub(crate) fn is_written_anew(exchange: &Exchange, name: &[u8]) -> bool {
 }
 
 /// Names are data: a dialect chose them.
-fn for_each_gateway_header(
-    exchange: &Exchange,
+fn for_each_gateway_header<'e>(
+    exchange: &'e Exchange,
     head: &ResponseHeader,
-    mut add: impl FnMut(&TitledName, &[u8]),
+    mut add: impl FnMut(&'e TitledName, &[u8]),
 ) {
     let headers = &exchange.snapshot.serving.headers;
     let mut digits = itoa::Buffer::new();
@@ -199,7 +222,11 @@ fn for_each_gateway_header(
     }
 }
 
-fn put_via(exchange: &Exchange, head: &ResponseHeader, add: &mut impl FnMut(&TitledName, &[u8])) {
+fn put_via<'e>(
+    exchange: &'e Exchange,
+    head: &ResponseHeader,
+    add: &mut impl FnMut(&'e TitledName, &[u8]),
+) {
     let headers = &exchange.snapshot.serving.headers;
     let upstream_is_http2 = exchange
         .forward()
@@ -225,6 +252,8 @@ fn put_via(exchange: &Exchange, head: &ResponseHeader, add: &mut impl FnMut(&Tit
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use bytes::Bytes;
 
     use super::*;
 
