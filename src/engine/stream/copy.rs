@@ -16,8 +16,9 @@ use crate::engine::buffers::Buffer;
 
 /// One end of a stream.
 pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
-    /// Does closing it tell the other end as much as ending it properly? True for plain sockets, false for TLS.
-    fn ends_by_closing(&self) -> bool {
+    /// Is it a socket and nothing more? Closing it then tells the other end as much as ending it properly, and a read that
+    /// leaves room has taken everything that has come. Neither is so of TLS, which gives a record at a time.
+    fn is_bare(&self) -> bool {
         false
     }
 }
@@ -63,6 +64,7 @@ pub(crate) async fn run<C: Side, U: Side>(
     let mut last_move = Instant::now();
     let alarm = tokio::time::sleep(patience.idle.min(patience.stuck));
     tokio::pin!(alarm);
+    let mut heard = false;
     poll_fn(|cx| {
         let mut moved = 0;
         let upwards = up
@@ -86,8 +88,14 @@ pub(crate) async fn run<C: Side, U: Side>(
         if alarm.deadline() > due {
             // What was idle is stuck now, which is borne for a shorter time.
             alarm.as_mut().reset(due);
+            heard = false;
         }
-        while alarm.as_mut().poll(cx).is_ready() {
+        // Polled to be heard, and then not before it rings.
+        while !heard || alarm.is_elapsed() {
+            heard = alarm.as_mut().poll(cx).is_pending();
+            if heard {
+                break;
+            }
             // Looked at rarely: the alarm is not moved when bytes are, only when it rings.
             if last_move.elapsed() >= limit {
                 return Poll::Ready(Err(match stuck {
@@ -181,7 +189,7 @@ impl Direction {
             (self.start, self.end) = (0, 0);
             if self.ended {
                 self.buffer = None;
-                if last && to.ends_by_closing() {
+                if last && to.is_bare() {
                     self.done = true;
                     return Ok(Poll::Ready(()));
                 }
@@ -205,7 +213,7 @@ impl Direction {
         }
         let mut buffer = self.buffer.take().unwrap_or_else(Buffer::take);
         let mut space = ReadBuf::new(&mut buffer);
-        // TLS gives a record at a time: several fit into one write.
+        // Where a read gives a part of what has come, several parts fit into one write.
         while space.remaining() > 0 {
             let before = space.filled().len();
             match Pin::new(&mut *from).poll_read(cx, &mut space) {
@@ -220,6 +228,7 @@ impl Direction {
                     self.ended = true;
                     break;
                 }
+                Poll::Ready(Ok(())) if from.is_bare() => break,
                 Poll::Ready(Ok(())) => {}
             }
         }

@@ -292,7 +292,7 @@ async fn preread(session: &mut Session, pipeline: &Pipeline) -> Result<(), Closi
 }
 
 impl Side for Channel {
-    fn ends_by_closing(&self) -> bool {
+    fn is_bare(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
 }
