@@ -13,7 +13,8 @@ use crate::plugins::apigee::flow::execute::DEPTH_MAX;
 use crate::plugins::apigee::flow::program::{LocalWay, Program};
 use crate::plugins::apigee::flow::scope::{REQUEST, Scope};
 use crate::plugins::apigee::flow::target::{self, Composed};
-use crate::plugins::apigee::flow::transaction::{Outcome, Transaction, drop_hop_by_hop};
+use crate::plugins::apigee::flow::transaction::{Outcome, Transaction};
+use crate::plugins::apigee::flow::wire::drop_hop_by_hop;
 use crate::plugins::apigee::flow::{entrance, fault};
 use crate::runtime::client::{
     Address, Client, ClientError, Destination, DestinationTls, HttpProtocol, Limits,

@@ -27,7 +27,7 @@ mod script;
 pub(crate) mod target;
 pub(crate) mod trace;
 pub(crate) mod transaction;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -176,7 +176,10 @@ impl Plugin for Transparent {
             let answer = fault::default_response(&failed, Some(&wire::request(exchange)));
             return Flow::Respond(Box::new(wire::local(&answer)));
         };
-        wire::add_forwarded(exchange, false);
+        for (name, value) in wire::forwarded(exchange, false) {
+            // Only a header map at its size limit refuses.
+            let _ = exchange.request.insert_header(name, value);
+        }
         wire::forward(exchange, None, &composed);
         if let Some(way) = self.way() {
             exchange.edits_mut().idle = idle(way);
@@ -252,8 +255,11 @@ impl Flows {
         certificate: Option<Arc<ClientCertificate>>,
     ) -> Transaction {
         let program = &self.program;
-        wire::add_forwarded(exchange, program.plan.properties.forwards_own_address);
-        let request = wire::request(exchange);
+        let mut request = wire::request(exchange);
+        let own_address = program.plan.properties.forwards_own_address;
+        for (name, value) in wire::forwarded(exchange, own_address) {
+            request.headers.insert(name, value);
+        }
         let route = exchange.route.as_ref().map(|route| route.plan.id);
         let entry = entrance::entry(program, route, &request.path);
         let inbound = wire::inbound(exchange, certificate);
@@ -347,7 +353,7 @@ impl Flows {
         }
         let answer = match transaction.answer() {
             Some(answer) => {
-                transaction::drop_hop_by_hop(&mut answer.headers);
+                wire::drop_hop_by_hop(&mut answer.headers);
                 wire::local(answer)
             }
             None => wire::local(&Message::response()),
@@ -416,7 +422,7 @@ impl Flows {
         let Some(answer) = transaction.answer() else {
             return Flow::Continue;
         };
-        transaction::drop_hop_by_hop(&mut answer.headers);
+        wire::drop_hop_by_hop(&mut answer.headers);
         match body {
             Some(body) => {
                 wire::overwrite(answer, head);

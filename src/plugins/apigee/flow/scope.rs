@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use ahash::AHashMap;
@@ -122,6 +122,10 @@ pub(crate) struct Times {
 /// Variables that many executions share, because they are always the same together: what a key stands for.
 pub(crate) type Layer = AHashMap<Box<str>, Value<'static>>;
 
+/// Names of the flows that every endpoint has.
+pub(crate) static PRE_FLOW: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("PreFlow"));
+pub(crate) static POST_FLOW: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("PostFlow"));
+
 /// See the module.
 pub(crate) struct Scope {
     pub(crate) place: Arc<Place>,
@@ -164,7 +168,7 @@ impl Scope {
             entry,
             side: Side::Request,
             at_target: false,
-            flow_name: Arc::from("PreFlow"),
+            flow_name: Arc::clone(&PRE_FLOW),
             flow_description: None,
             route: None,
             target: None,

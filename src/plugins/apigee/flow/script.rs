@@ -17,7 +17,7 @@ use crate::plugins::apigee::flow::fault;
 use crate::plugins::apigee::flow::program::{HttpWay, link_http};
 use crate::plugins::apigee::flow::scope::{REQUEST, Scope};
 use crate::plugins::apigee::flow::target::{join, joined_query};
-use crate::plugins::apigee::flow::transaction::drop_hop_by_hop;
+use crate::plugins::apigee::flow::wire::drop_hop_by_hop;
 use crate::plugins::apigee::policies::Place;
 use crate::runtime::client::{Address, Client, Destination, HttpProtocol, Limits};
 use crate::runtime::companion::{Companion, Companions, ProgramSpec};

@@ -13,8 +13,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderMap;
-
 use crate::dialects::apigee::bundle::is_success;
 use crate::dialects::apigee::message::Message;
 use crate::plugins::apigee::flow::context::PolicyFault;
@@ -22,7 +20,9 @@ use crate::plugins::apigee::flow::execute::{self, DEPTH_MAX, Then};
 use crate::plugins::apigee::flow::program::{
     FaultRule, Flows, HttpWay, LocalWay, Program, RouteTo, Target, Way,
 };
-use crate::plugins::apigee::flow::scope::{ERROR, Entry, REQUEST, RESPONSE, Scope, Side};
+use crate::plugins::apigee::flow::scope::{
+    ERROR, Entry, POST_FLOW, PRE_FLOW, REQUEST, RESPONSE, Scope, Side,
+};
 use crate::plugins::apigee::flow::script::ScriptCall;
 use crate::plugins::apigee::flow::target::{self, Composed};
 use crate::plugins::apigee::flow::{coding, entrance, fault};
@@ -348,7 +348,7 @@ impl Frame {
     /// Pre flow, the first conditional flow that fits, post flow, on the scope's side.
     async fn sides(&mut self, program: &Arc<Program>, flows: &Flows) -> Result<Then, PolicyFault> {
         let (scope, resume) = (&mut self.scope, &mut self.resume);
-        let pre = &names().pre;
+        let pre = &*PRE_FLOW;
         let then = execute::flow(program, scope, pre, &flows.pre, resume).await?;
         if then != Then::Continue {
             return Ok(then);
@@ -359,7 +359,7 @@ impl Frame {
                 return Ok(then);
             }
         }
-        execute::flow(program, scope, &names().post, &flows.post, resume).await
+        execute::flow(program, scope, &POST_FLOW, &flows.post, resume).await
     }
 
     async fn proxy_request(&mut self, program: &Arc<Program>) -> Result<Then, PolicyFault> {
@@ -677,20 +677,6 @@ impl Frame {
     }
 }
 
-/// Names of the flows that every endpoint has.
-struct Names {
-    pre: Arc<str>,
-    post: Arc<str>,
-}
-
-fn names() -> &'static Names {
-    static NAMES: std::sync::LazyLock<Names> = std::sync::LazyLock::new(|| Names {
-        pre: Arc::from("PreFlow"),
-        post: Arc::from("PostFlow"),
-    });
-    &NAMES
-}
-
 /// The entry of a proxy that is called by its name.
 fn entry(program: &Program, base_path: String, suffix: String) -> Entry {
     let entrance = program.entrance(None);
@@ -702,20 +688,5 @@ fn entry(program: &Program, base_path: String, suffix: String) -> Entry {
         virtual_host: entrance.map_or_else(|| Arc::from("default"), |it| Arc::clone(&it.name)),
         virtual_host_aliases: entrance.map_or_else(|| Arc::from([]), |it| Arc::clone(&it.aliases)),
         virtual_host_tls: entrance.is_some_and(|it| it.tls),
-    }
-}
-
-/// Fields that belong to a connection and never cross from one message to another.
-pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    for name in [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ] {
-        headers.remove(name);
     }
 }

@@ -5,18 +5,20 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora_http::{RequestHeader, ResponseHeader};
+use smallvec::SmallVec;
 
 use crate::dialects::apigee::message::Message;
 use crate::plugins::apigee::flow::scope::Inbound;
 use crate::plugins::apigee::flow::target::Composed;
-use crate::plugins::apigee::flow::transaction::drop_hop_by_hop;
 use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::exchange::{Exchange, RequestBody};
 use crate::runtime::fault::LocalResponse;
 
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -38,10 +40,13 @@ pub(super) fn inbound(
     })
 }
 
-/// Tells what lies before the proxy, in the request's own head, so that policies see it. `own_address`: the address that
-/// the client connected to is told, too.
-pub(super) fn add_forwarded(exchange: &mut Exchange, own_address: bool) {
-    let connection = Arc::clone(&exchange.connection);
+/// Fields that tell what lies before the proxy; they stand instead of the client's. `own_address`: the address that the
+/// client connected to is told, too.
+pub(super) fn forwarded(
+    exchange: &Exchange,
+    own_address: bool,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+    let connection = &exchange.connection;
     let mut addresses = String::with_capacity(64);
     for value in exchange.request.headers.get_all(&X_FORWARDED_FOR) {
         if let Ok(text) = value.to_str() {
@@ -55,19 +60,35 @@ pub(super) fn add_forwarded(exchange: &mut Exchange, own_address: bool) {
         let _ = write!(addresses, ", {}", connection.local.ip());
     }
     let proto = if exchange.secure { "https" } else { "http" };
+    let port = HeaderValue::from_str(&connection.port_text);
     let fields = [
         (&X_FORWARDED_FOR, HeaderValue::try_from(addresses).ok()),
-        (
-            &X_FORWARDED_PORT,
-            HeaderValue::from_str(&connection.port_text).ok(),
-        ),
+        (&X_FORWARDED_PORT, port.ok()),
         (&X_FORWARDED_PROTO, Some(HeaderValue::from_static(proto))),
     ];
-    for (name, value) in fields {
-        if let Some(value) = value {
-            // Only a header map at its size limit refuses.
-            let _ = exchange.request.insert_header(name.clone(), value);
-        }
+    fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.clone(), value?)))
+}
+
+/// Fields that belong to a connection and never cross from one message to another.
+pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    // One walk over the names is cheaper than a lookup for each that is seldom there.
+    let hop_by_hop = [
+        &CONNECTION,
+        &TE,
+        &TRAILER,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+    ];
+    let present: SmallVec<[&HeaderName; 4]> = headers
+        .keys()
+        .filter_map(|name| hop_by_hop.into_iter().find(|other| *other == name))
+        .collect();
+    for name in present {
+        headers.remove(name);
     }
 }
 
@@ -165,13 +186,15 @@ pub(super) fn forward(exchange: &mut Exchange, message: Option<&Message>, compos
 /// The head that the client sent stays, but for its fields.
 fn replace_headers(exchange: &mut Exchange, headers: &HeaderMap) {
     let old = &exchange.request;
-    let made =
-        RequestHeader::build_no_case(old.method.clone(), old.raw_path(), Some(headers.len() + 2));
-    let Ok(mut head) = made else { return };
-    head.set_version(old.version);
-    for (name, value) in headers {
-        // Only a header map at its size limit refuses, and this one came from such a map.
-        let _ = head.append_header(name.clone(), value.clone());
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = old.method.clone();
+    parts.uri = old.uri.clone();
+    parts.version = old.version;
+    parts.headers = headers.clone();
+    let mut head = RequestHeader::from(parts);
+    // A target that is no URI was kept beside it.
+    if head.raw_path() != old.raw_path() && head.set_raw_path(old.raw_path()).is_err() {
+        return;
     }
     *exchange.request = head;
 }
@@ -236,7 +259,19 @@ fn final_status(status: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::leads_back;
+    use super::*;
+
+    #[test]
+    fn fields_of_a_connection_are_dropped_whatever_their_number() {
+        let all = "connection keep-alive proxy-connection te trailer transfer-encoding upgrade";
+        let mut headers = HeaderMap::new();
+        for name in all.split(' ').chain(["via", "te", "upgrade", "via"]) {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("v"));
+        }
+        drop_hop_by_hop(&mut headers);
+        assert_eq!(headers.len(), 2);
+        assert_eq!(headers.get_all("via").iter().count(), 2);
+    }
 
     #[test]
     fn segments_that_lead_back_are_seen() {

@@ -63,6 +63,8 @@ type NameList = Option<Vec<Template>>;
 
 struct Pair {
     name: Template,
+    /// What a name without variables stands for.
+    property: Option<Property>,
     value: Template,
 }
 
@@ -194,7 +196,8 @@ impl MessageEdits {
                     (Kind::Form, form_parameters),
                 ] {
                     for pair in pairs {
-                        let (name, value) = self.pair(pair, scope)?;
+                        let name = self.render(&pair.name, scope)?.into_owned();
+                        let value = self.value(pair, scope)?;
                         self.changed(scope, target, |message| match kind {
                             Kind::Header => message.add_header(&name, &value),
                             Kind::Query if !message.is_request() => Err(not_a_request(&name)),
@@ -219,18 +222,17 @@ impl MessageEdits {
         scope: &mut Scope,
         target: &mut Target<'_>,
     ) -> Result<(), PolicyFault> {
-        for pair in &set.headers {
-            let (name, value) = self.pair(pair, scope)?;
-            let property = property_of(Kind::Header, &name);
-            self.changed(scope, target, |message| message.write(&property, &value))?;
-        }
         for (kind, pairs) in [
+            (Kind::Header, &set.headers),
             (Kind::Query, &set.query_parameters),
             (Kind::Form, &set.form_parameters),
         ] {
             for pair in pairs {
-                let (name, value) = self.pair(pair, scope)?;
-                let property = property_of(kind, &name);
+                let property = match &pair.property {
+                    Some(property) => Cow::Borrowed(property),
+                    None => Cow::Owned(property_of(kind, &self.render(&pair.name, scope)?)),
+                };
+                let value = self.value(pair, scope)?;
                 self.changed(scope, target, |message| message.write(&property, &value))?;
             }
         }
@@ -414,8 +416,7 @@ impl MessageEdits {
             .map_err(|error| PolicyFault::of_write(self.codes, &error))
     }
 
-    fn pair(&self, pair: &Pair, scope: &Scope) -> Result<(String, String), PolicyFault> {
-        let name = self.render(&pair.name, scope)?.into_owned();
+    fn value(&self, pair: &Pair, scope: &Scope) -> Result<String, PolicyFault> {
         let value = self.render(&pair.value, scope)?;
         // A template in double quotes loses them outside of payloads.
         let quoted = (pair.value.fixed().is_none() && value.len() > 1)
@@ -425,10 +426,10 @@ impl MessageEdits {
                     .and_then(|value| value.strip_suffix('"'))
             })
             .flatten();
-        let value = quoted
-            .map(str::to_owned)
-            .unwrap_or_else(|| value.clone().into_owned());
-        Ok((name, value))
+        Ok(match quoted {
+            Some(quoted) => quoted.to_owned(),
+            None => value.into_owned(),
+        })
     }
 
     fn render<'t>(
@@ -596,10 +597,12 @@ fn template(text: &str) -> Result<Template, String> {
     Template::parse(text).map_err(|error| error.to_string())
 }
 
-fn pairs(pairs: &[texts::Pair]) -> Result<Vec<Pair>, String> {
+fn pairs(kind: Kind, pairs: &[texts::Pair]) -> Result<Vec<Pair>, String> {
     let linked = pairs.iter().map(|pair| {
+        let name = template(&pair.name)?;
         Ok(Pair {
-            name: template(&pair.name)?,
+            property: name.fixed().map(|name| property_of(kind, name)),
+            name,
             value: template(&pair.value)?,
         })
     });
@@ -636,9 +639,9 @@ impl Edit {
                 payload: remove.payload,
             },
             config::Edit::Add(add) => Self::Add {
-                headers: pairs(&add.headers)?,
-                query_parameters: pairs(&add.query_parameters)?,
-                form_parameters: pairs(&add.form_parameters)?,
+                headers: pairs(Kind::Header, &add.headers)?,
+                query_parameters: pairs(Kind::Query, &add.query_parameters)?,
+                form_parameters: pairs(Kind::Form, &add.form_parameters)?,
             },
             config::Edit::Set(set) => Self::Set(Box::new(Set::link(set)?)),
             config::Edit::AssignVariable(assign) => Self::Assign(Box::new(Assign {
@@ -679,9 +682,9 @@ impl Set {
             .filter_map(|(property, text)| Some((property, text.as_deref()?)))
             .map(|(property, text)| Ok((property, template(text)?)));
         Ok(Self {
-            headers: pairs(&set.headers)?,
-            query_parameters: pairs(&set.query_parameters)?,
-            form_parameters: pairs(&set.form_parameters)?,
+            headers: pairs(Kind::Header, &set.headers)?,
+            query_parameters: pairs(Kind::Query, &set.query_parameters)?,
+            form_parameters: pairs(Kind::Form, &set.form_parameters)?,
             payload,
             properties: properties.collect::<Result<_, String>>()?,
         })

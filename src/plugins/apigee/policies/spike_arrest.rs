@@ -46,12 +46,29 @@ impl Turns {
 }
 
 struct SpikeArrest {
-    variable: String,
+    variable: VariableName,
     rate_reference: Option<VariableName>,
-    rate: Option<String>,
+    /// Where the reference is unset.
+    rate: Option<Rate>,
     identifier: Option<VariableName>,
     weight: Option<VariableName>,
     turns: Arc<Turns>,
+}
+
+/// So many calls in a time, as written, and the time between two of them.
+#[derive(Clone)]
+struct Rate {
+    text: Arc<str>,
+    interval: Duration,
+}
+
+impl Rate {
+    fn parse(text: &str) -> Option<Self> {
+        Some(Self {
+            interval: Duration::from_micros(interval_micros(text)?),
+            text: text.trim().into(),
+        })
+    }
 }
 
 pub(super) fn link(link: &PolicyLink<'_>) -> Result<Box<dyn Policy>, String> {
@@ -73,9 +90,9 @@ pub(super) fn link(link: &PolicyLink<'_>) -> Result<Box<dyn Policy>, String> {
 impl SpikeArrest {
     fn build(name: &str, config: &Config, turns: Arc<Turns>) -> Self {
         Self {
-            variable: format!("ratelimit.{name}.failed"),
+            variable: VariableName::new(&format!("ratelimit.{name}.failed")),
             rate_reference: config.rate.reference.as_deref().map(VariableName::new),
-            rate: config.rate.text.clone(),
+            rate: config.rate.text.as_deref().and_then(Rate::parse),
             identifier: config.identifier.as_deref().map(VariableName::new),
             weight: config.weight.as_deref().map(VariableName::new),
             turns,
@@ -87,11 +104,11 @@ impl SpikeArrest {
             .rate_reference
             .as_ref()
             .and_then(|name| scope.text(name));
-        let rate = referred.map(|text| text.into_owned()).or(self.rate.clone());
-        let Some((rate, micros)) = rate.and_then(|rate| {
-            let micros = interval_micros(&rate)?;
-            Some((rate, micros))
-        }) else {
+        let rate = match referred {
+            Some(text) => Rate::parse(&text),
+            None => self.rate.clone(),
+        };
+        let Some(rate) = rate else {
             let name = self
                 .rate_reference
                 .as_ref()
@@ -105,17 +122,17 @@ impl SpikeArrest {
         let weight = weight(scope, self.weight.as_ref())?;
         let identifier = self.identifier.as_ref().and_then(|name| scope.text(name));
         let identifier = identifier.unwrap_or_default();
-        let interval = Duration::from_micros(micros);
-        let free = weight == 0 || self.turns.take(&identifier, interval, weight, now);
+        let free = weight == 0 || self.turns.take(&identifier, rate.interval, weight, now);
         drop(identifier);
-        scope.set_own(&self.variable, !free);
+        // Fails only when there are too many variables.
+        let _ = scope.set(&self.variable, (!free).into());
         if free {
             return Ok(Next::Continue);
         }
         Err(PolicyFault::new(
             429,
             "policies.ratelimit.SpikeArrestViolation",
-            format!("Spike arrest violation. Allowed rate : {}", rate.trim()),
+            format!("Spike arrest violation. Allowed rate : {}", rate.text),
         ))
     }
 }

@@ -10,7 +10,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 
 use crate::dialects::apigee::message::Message;
-use crate::plugins::apigee::flow::transaction::drop_hop_by_hop;
+use crate::plugins::apigee::flow::wire::drop_hop_by_hop;
 
 /// The bytes of a response. None when it has more or longer parts than messages can have.
 pub(super) fn encode(response: &Message) -> Option<Bytes> {
