@@ -1,8 +1,9 @@
 //! The engine: listeners, the accept path, and the two drivers that run a snapshot. Knows no dialect.
 //!
 //! ```text
-//! accept ─┬▶ front ─▶ gateway (Pingora's ProxyHttp) ─▶ phases ─┬▶ exchange driver: whole exchange, own connections
-//!         │   │  └ tls                                          └▶ duplex driver: Pingora's proxy path
+//! accept ─┬▶ front ─▶ application ─▶ gateway ─▶ phases ─┬▶ exchange driver: whole exchange, own connections
+//!         │   │ └ tls         └▶ hooks (Pingora's       └▶ duplex driver: back through the hooks to
+//!         │   │                  ProxyHttp) ─▶ gateway      Pingora's proxy path
 //!         │   └ io (the stream under every connection)
 //!         └▶ stream: bytes both ways, whatever they mean
 //! ```

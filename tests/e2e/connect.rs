@@ -325,7 +325,6 @@ fn what_is_known_serves_while_the_agent_is_away() {
     assert_eq!(web_proxy.readiness(), 200);
 
     agent.restart();
-    let back = Instant::now();
     register(&agent);
     agent.intend("web", "db", "deny");
     eventually("the agent is heard again", || {
@@ -334,11 +333,6 @@ fn what_is_known_serves_while_the_agent_is_away() {
             .is_ok_and(|answer| answer.status == 403)
             .then_some(())
     });
-    assert!(
-        back.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        back.elapsed()
-    );
 }
 
 #[test]

