@@ -9,8 +9,6 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +16,7 @@ use clap::{Args, ValueEnum};
 
 use crate::net::{await_listener, free_address};
 use crate::process::{self, LOAD_CORE, PROXY_CORE, Running};
+use crate::steady::{PATIENCE, Steady, during};
 
 /// Requests in a second.
 const RATE: u64 = 500;
@@ -29,8 +28,6 @@ const CALM: Duration = Duration::from_secs(4);
 const FAULT: Duration = Duration::from_secs(6);
 /// How long a slow target waits with each answer; longer than the service's read timeout.
 const SLOW: Duration = Duration::from_secs(2);
-/// Longest that a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Targets of the probing figure, and the seconds between two probes of one.
 const MANY_TARGETS: usize = 10_000;
 const MANY_INTERVAL: u64 = 10;
@@ -163,8 +160,8 @@ pub(crate) fn run(arguments: &ResilienceArguments) -> Result<()> {
 
 /// What was seen in one trial. Times count from the beginning or the end of the fault.
 struct Figures {
-    requests: usize,
-    failed: usize,
+    requests: u64,
+    failed: u64,
     slowest: Duration,
     last_answer: Option<Duration>,
     unhealthy: Option<Duration>,
@@ -282,32 +279,32 @@ fn trial(gateway: &Path, fault: Fault, checked: bool) -> Result<Figures> {
     };
     let mut started = start_gateway(gateway, folder.path(), &targets, checks)?;
     let sick = patients.last_mut().context("there are three")?;
-    let load = Load::new(started.proxy, &sick.name);
+    let load = [Steady::new("pool", started.proxy, RATE, CLIENTS)
+        .marking(format!("X-Target: {}\r\n", sick.name))];
     let (mut unhealthy, mut healthy) = (None, None);
     let (mut struck, mut healed) = (Duration::ZERO, Duration::ZERO);
-    std::thread::scope(|scope| -> Result<()> {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| load.run());
-        }
-        let guided = (|| {
-            std::thread::sleep(CALM);
-            struck = load.start.elapsed();
-            sick.strike(fault)?;
-            unhealthy = watch(started.admin, FAULT, checked, |page| {
-                page.contains("\"UNHEALTHY\"")
-            });
-            healed = load.start.elapsed();
-            sick.heal(fault)?;
-            healthy = watch(started.admin, CALM, checked, |page| {
-                !page.contains("\"UNHEALTHY\"") && page.contains("\"HEALTHY\"")
-            });
-            Ok(())
-        })();
-        load.stop.store(true, Ordering::SeqCst);
-        guided
+    during(&load, || {
+        let [load] = &load;
+        std::thread::sleep(CALM);
+        struck = load.elapsed();
+        sick.strike(fault)?;
+        unhealthy = watch(started.admin, FAULT, checked, |page| {
+            page.contains("\"UNHEALTHY\"")
+        });
+        healed = load.elapsed();
+        sick.heal(fault)?;
+        healthy = watch(started.admin, CALM, checked, |page| {
+            !page.contains("\"UNHEALTHY\"") && page.contains("\"HEALTHY\"")
+        });
+        Ok(())
     })?;
     started.running.check_alive()?;
-    let answers = load.of_the_sick.into_inner().unwrap_or_default();
+    let [load] = load;
+    let lost = load.lost();
+    for (reason, times) in &lost {
+        eprintln!("{times} times: {reason}");
+    }
+    let (failed, answers) = (lost.values().sum(), load.marked());
     let between = |from: Duration, to: Duration| {
         answers
             .iter()
@@ -315,9 +312,9 @@ fn trial(gateway: &Path, fault: Fault, checked: bool) -> Result<Figures> {
             .filter(move |at| (from..to).contains(at))
     };
     Ok(Figures {
-        requests: load.sent.load(Ordering::SeqCst),
-        failed: load.failed.load(Ordering::SeqCst),
-        slowest: Duration::from_millis(load.slowest_ms.load(Ordering::SeqCst) as u64),
+        requests: load.answered() + failed,
+        failed,
+        slowest: load.slowest(),
         last_answer: between(struck, healed).max().map(|at| at - struck),
         unhealthy,
         healthy: healthy.filter(|_| unhealthy.is_some()),
@@ -363,103 +360,6 @@ fn get(address: SocketAddr, path: &str) -> Result<String> {
     let mut page = String::new();
     stream.read_to_string(&mut page)?;
     Ok(page)
-}
-
-/// Requests at a fixed rate, by several clients.
-struct Load {
-    proxy: SocketAddr,
-    sick: String,
-    start: Instant,
-    stop: AtomicBool,
-    sent: AtomicUsize,
-    failed: AtomicUsize,
-    slowest_ms: AtomicUsize,
-    /// When the target that is to become sick answered, since the start.
-    of_the_sick: Mutex<Vec<Duration>>,
-}
-
-impl Load {
-    fn new(proxy: SocketAddr, sick: &str) -> Self {
-        Self {
-            proxy,
-            sick: format!("X-Target: {sick}\r\n"),
-            start: Instant::now(),
-            stop: AtomicBool::new(false),
-            sent: AtomicUsize::new(0),
-            failed: AtomicUsize::new(0),
-            slowest_ms: AtomicUsize::new(0),
-            of_the_sick: Mutex::default(),
-        }
-    }
-
-    /// One client: takes the next request, waits until it is due, sends it.
-    fn run(&self) {
-        let mut connection = None;
-        while !self.stop.load(Ordering::SeqCst) {
-            let number = self.sent.fetch_add(1, Ordering::SeqCst) as u64;
-            let due = Duration::from_micros(number * 1_000_000 / RATE);
-            std::thread::sleep(due.saturating_sub(self.start.elapsed()));
-            let began = Instant::now();
-            match self.ask(&mut connection) {
-                Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => {
-                    if answer.contains(&self.sick)
-                        && let Ok(mut seen) = self.of_the_sick.lock()
-                    {
-                        seen.push(self.start.elapsed());
-                    }
-                }
-                Ok(answer) => self.fail(answer.lines().next().unwrap_or_default()),
-                Err(error) => {
-                    connection = None;
-                    self.fail(&error.to_string());
-                }
-            }
-            let took = usize::try_from(began.elapsed().as_millis()).unwrap_or(usize::MAX);
-            self.slowest_ms.fetch_max(took, Ordering::SeqCst);
-        }
-    }
-
-    fn fail(&self, reason: &str) {
-        if self.failed.fetch_add(1, Ordering::SeqCst) < 5 {
-            eprintln!("at {:?}: {reason}", self.start.elapsed());
-        }
-    }
-
-    fn ask(&self, connection: &mut Option<TcpStream>) -> Result<String> {
-        let stream = match connection {
-            Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(self.proxy)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                connection.insert(stream)
-            }
-        };
-        stream.write_all(b"GET /load HTTP/1.1\r\nHost: load.test\r\n\r\n")?;
-        let mut answer = Vec::new();
-        let mut piece = [0; 4096];
-        loop {
-            let length = stream.read(&mut piece)?;
-            anyhow::ensure!(length > 0, "the gateway closed the connection");
-            answer.extend_from_slice(piece.get(..length).unwrap_or_default());
-            let text = String::from_utf8_lossy(&answer);
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let wanted = head
-                    .lines()
-                    .find_map(|line| {
-                        line.to_ascii_lowercase()
-                            .strip_prefix("content-length:")?
-                            .trim()
-                            .parse()
-                            .ok()
-                    })
-                    .unwrap_or(0);
-                if body.len() >= wanted {
-                    return Ok(text.into_owned());
-                }
-            }
-        }
-    }
 }
 
 struct Started {

@@ -10,10 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 /// Longest that a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Threads that send; more requests than this cannot wait at the same time.
-const CLIENTS: usize = 48;
-
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// A load on one address. Times are those of the requests' due moments, so that waiting for a free client counts.
 pub(crate) struct Steady {
     /// In tables.
@@ -21,8 +18,12 @@ pub(crate) struct Steady {
     to: SocketAddr,
     /// Requests in a second.
     rate: u64,
+    /// Threads that send; more requests than this cannot wait at the same time.
+    clients: usize,
     /// A new connection for each request; otherwise each client keeps one.
     fresh: bool,
+    /// Answers that hold this text are marked.
+    mark: Option<String>,
     start: Instant,
     stop: AtomicBool,
     sent: AtomicU64,
@@ -30,22 +31,57 @@ pub(crate) struct Steady {
     slowest_us: AtomicU64,
     /// What was wrong, and how often.
     lost: Mutex<BTreeMap<String, u64>>,
+    /// When marked answers came, since the start.
+    marked: Mutex<Vec<Duration>>,
 }
 
 impl Steady {
-    pub(crate) fn new(name: &'static str, to: SocketAddr, rate: u64, fresh: bool) -> Self {
+    /// `clients` send over connections that they keep.
+    pub(crate) fn new(name: &'static str, to: SocketAddr, rate: u64, clients: usize) -> Self {
         Self {
             name,
             to,
             rate,
-            fresh,
+            clients,
+            fresh: false,
+            mark: None,
             start: Instant::now(),
             stop: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             slowest_us: AtomicU64::new(0),
             lost: Mutex::default(),
+            marked: Mutex::default(),
         }
+    }
+
+    /// A new connection for each request.
+    pub(crate) fn afresh(self) -> Self {
+        Self {
+            fresh: true,
+            ..self
+        }
+    }
+
+    /// Marks answers that hold this text.
+    pub(crate) fn marking(self, text: String) -> Self {
+        Self {
+            mark: Some(text),
+            ..self
+        }
+    }
+
+    /// The time since the load began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// When marked answers came.
+    pub(crate) fn marked(&self) -> Vec<Duration> {
+        self.marked
+            .lock()
+            .map(|marked| marked.clone())
+            .unwrap_or_default()
     }
 
     /// Requests that were answered well.
@@ -85,11 +121,16 @@ impl Steady {
                 connection = None;
             }
             match ask(&mut connection, self.to) {
-                Ok(()) => {
+                Ok(answer) => {
                     self.answered.fetch_add(1, Ordering::SeqCst);
                     let took = self.start.elapsed().saturating_sub(due).as_micros();
                     let took = u64::try_from(took).unwrap_or(u64::MAX);
                     self.slowest_us.fetch_max(took, Ordering::SeqCst);
+                    if self.mark.as_ref().is_some_and(|mark| answer.contains(mark))
+                        && let Ok(mut marked) = self.marked.lock()
+                    {
+                        marked.push(self.start.elapsed());
+                    }
                 }
                 Err(error) => {
                     connection = None;
@@ -109,7 +150,7 @@ impl Steady {
 pub(crate) fn during<T>(loads: &[Steady], conduct: impl FnOnce() -> Result<T>) -> Result<T> {
     std::thread::scope(|scope| {
         for load in loads {
-            for _ in 0..CLIENTS {
+            for _ in 0..load.clients {
                 scope.spawn(|| load.run());
             }
         }
@@ -121,11 +162,11 @@ pub(crate) fn during<T>(loads: &[Steady], conduct: impl FnOnce() -> Result<T>) -
     })
 }
 
-/// Sends one request and reads its answer, which must be 200.
+/// Sends one request and gives its answer, which must be 200.
 ///
 /// # Errors
 /// Says what came instead.
-pub(crate) fn ask(connection: &mut Option<TcpStream>, to: SocketAddr) -> Result<()> {
+pub(crate) fn ask(connection: &mut Option<TcpStream>, to: SocketAddr) -> Result<String> {
     let stream = match connection {
         Some(stream) => stream,
         None => {
@@ -158,7 +199,7 @@ pub(crate) fn ask(connection: &mut Option<TcpStream>, to: SocketAddr) -> Result<
             })
             .context("an answer without a length")?;
         if body.len() >= wanted {
-            return Ok(());
+            return Ok(text.into_owned());
         }
     }
 }

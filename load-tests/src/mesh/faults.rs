@@ -21,6 +21,8 @@ use crate::process::{self, PROXY_CORE, Running};
 use crate::statistics::median;
 use crate::steady::{Steady, ask, during};
 
+/// Clients of each load; more requests than this cannot wait at the same time.
+const CLIENTS: usize = 48;
 /// Requests in a second on each way: half of them on connections of their own.
 const RATE: u64 = 200;
 /// Before and after whatever happens.
@@ -224,10 +226,10 @@ impl Pair {
     fn loads(&self) -> [Steady; 4] {
         let half = RATE / 2;
         [
-            Steady::new("db → web, new connections", self.to_web, half, true),
-            Steady::new("db → web, open connections", self.to_web, half, false),
-            Steady::new("web → db, new connections", self.to_db, half, true),
-            Steady::new("web → db, open connections", self.to_db, half, false),
+            Steady::new("db → web, new connections", self.to_web, half, CLIENTS).afresh(),
+            Steady::new("db → web, open connections", self.to_web, half, CLIENTS),
+            Steady::new("web → db, new connections", self.to_db, half, CLIENTS).afresh(),
+            Steady::new("web → db, open connections", self.to_db, half, CLIENTS),
         ]
     }
 
