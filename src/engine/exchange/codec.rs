@@ -1,7 +1,7 @@
 //! HTTP/1.x towards the upstream: response heads and bodies off a connection.
 //!
 //! Strict where leniency leads to request smuggling (RFC 9112, 6.3): a length that is not one number, an unknown last
-//! transfer coding, or broken chunk framing ends the exchange and the connection.
+//! transfer coding (both in `terms.rs`), or broken chunk framing ends the exchange and the connection.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Method, Version};
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode, Version};
 use pingora_http::{IntoCaseHeaderName, ResponseHeader};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::engine::exchange::terms::Terms;
 use crate::engine::read_ahead::TlsStream;
 use crate::runtime::fault::FaultKind;
 
@@ -125,8 +126,9 @@ impl UpstreamConnection {
         }
     }
 
-    /// Reads one response head, interim ones included. Cancel-safe: bytes read stay in the buffer. `cased`: names keep
-    /// the case in which they came, for HTTP/1 clients.
+    /// Reads one response head, interim ones included, without the fields that end at this hop unless it switches
+    /// protocols. Cancel-safe: bytes read stay in the buffer. `cased`: names keep the case in which they came, for HTTP/1
+    /// clients.
     pub(crate) async fn read_head(
         &mut self,
         request_method: &Method,
@@ -266,13 +268,23 @@ impl UpstreamConnection {
             })
             .collect();
         let bytes = self.buffer.split_to(length).freeze();
+        let mut terms = Terms::default();
         for (name, value) in ranges {
+            let ends = terms.take(
+                bytes.get(name.clone()).unwrap_or_default(),
+                bytes.get(value.clone()).unwrap_or_default(),
+            )?;
+            // A switch of protocols is told by such fields.
+            if ends && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                continue;
+            }
             let name = bytes.slice(name).into_case_header_name();
             let value = pingora_http::header_value_from_raw(bytes.slice(value));
             head.append_header(name, value)
                 .map_err(|_| malformed("field name"))?;
         }
-        self.begin_body(&mut head, request_method)?;
+        terms.check()?;
+        self.begin_body(&mut head, request_method, &terms)?;
         Ok(Some(Box::new(head)))
     }
 
@@ -281,15 +293,19 @@ impl UpstreamConnection {
         &mut self,
         head: &mut ResponseHeader,
         request_method: &Method,
+        terms: &Terms,
     ) -> Result<(), CodecError> {
         let status = head.status;
         self.keep_alive = match head.version {
-            Version::HTTP_10 => lists(head, "keep-alive"),
-            _ => !lists(head, "close"),
+            Version::HTTP_10 => terms.keep_alive,
+            _ => !terms.close,
         };
-        let length = content_length(head)?;
-        let chunked = transfer_coding(head)?;
-        if chunked && length.is_some() {
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            for name in &terms.named {
+                head.remove_header(name);
+            }
+        }
+        if terms.chunked && terms.length.is_some() {
             // A sign of an attack: the length is not forwarded, the connection not reused.
             head.remove_header(&CONTENT_LENGTH);
             self.keep_alive = false;
@@ -299,13 +315,13 @@ impl UpstreamConnection {
             || request_method == Method::HEAD
         {
             Framing::Done
-        } else if chunked {
+        } else if terms.chunked {
             if head.version == Version::HTTP_10 {
                 return Err(CodecError::Framing("chunked coding in HTTP/1.0"));
             }
             Framing::ChunkSize
         } else {
-            match length {
+            match terms.length {
                 Some(0) => Framing::Done,
                 Some(length) => Framing::Length(length),
                 None => {
@@ -392,54 +408,6 @@ enum Decoded {
     Piece(Bytes),
     End,
     NeedsMore,
-}
-
-/// Does the Connection header list this option?
-fn lists(head: &ResponseHeader, option: &str) -> bool {
-    head.headers.get_all(CONNECTION).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|b| *b == b',')
-            .any(|member| member.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
-    })
-}
-
-/// The one length that all Content-Length fields agree on.
-fn content_length(head: &ResponseHeader) -> Result<Option<u64>, CodecError> {
-    let mut length = None;
-    for value in head.headers.get_all(CONTENT_LENGTH) {
-        for member in value.as_bytes().split(|b| *b == b',') {
-            let member = member.trim_ascii();
-            let number = match member {
-                [] => None,
-                digits if digits.iter().all(u8::is_ascii_digit) => std::str::from_utf8(digits)
-                    .ok()
-                    .and_then(|digits| digits.parse::<u64>().ok()),
-                _ => None,
-            };
-            let number = number.ok_or(CodecError::Framing("content-length is not a number"))?;
-            if length.is_some_and(|other| other != number) {
-                return Err(CodecError::Framing("content-lengths differ"));
-            }
-            length = Some(number);
-        }
-    }
-    Ok(length)
-}
-
-/// Is the body chunked? Another last coding is refused: the body's end could not be told.
-fn transfer_coding(head: &ResponseHeader) -> Result<bool, CodecError> {
-    let mut last = None;
-    for value in head.headers.get_all(TRANSFER_ENCODING) {
-        for member in value.as_bytes().split(|b| *b == b',') {
-            last = Some(member.trim_ascii());
-        }
-    }
-    match last {
-        None => Ok(false),
-        Some(coding) if coding.eq_ignore_ascii_case(b"chunked") => Ok(true),
-        Some(_) => Err(CodecError::Framing("last transfer coding is not chunked")),
-    }
 }
 
 impl AsyncRead for UpstreamStream {

@@ -9,13 +9,14 @@ pub(crate) mod codec;
 pub(crate) mod downstream;
 pub(crate) mod pool;
 pub(crate) mod switch;
+mod terms;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{Method, StatusCode};
 use pingora_error::ErrorType;
 use pingora_http::ResponseHeader;
@@ -354,8 +355,6 @@ impl ExchangeDriver {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Box::pin(self.switch(client, exchange, forward, connection, head)).await;
         }
-        heads::drop_hop_by_hop(&mut head, false);
-        head.remove_header(&TRANSFER_ENCODING);
         let read_timeout = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
 
         if phases::takes_part(exchange, Phases::RESPONSE_HEAD) {
