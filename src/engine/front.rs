@@ -8,6 +8,7 @@
 //! ```
 
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use pingora_core::protocols::tls::ALPN;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 
 use crate::engine::accept::Serve;
 use crate::engine::application::Application;
@@ -255,18 +257,21 @@ impl Front {
                 _ = idle_closes.wait_for(|close| *close) => Ok(None),
             };
         }
+        // One of each for all requests: setting them up anew for each costs more than looking at them.
+        let mut alarm = pin!(tokio::time::sleep(idle));
+        let mut closing = pin!(idle_closes.wait_for(|close| *close));
         let mut http1 = Http1::new(io);
         loop {
             let received = tokio::select! {
                 biased;
-                received = pingora_timeout::timeout(idle, http1.receive()) => received,
-                _ = idle_closes.wait_for(|close| *close) => return Ok(None),
+                received = http1.receive() => received,
+                () = silence(alarm.as_mut(), idle) => return Ok(None),
+                _ = &mut closing => return Ok(None),
             };
             let received = match received {
-                Err(_) => return Ok(None),
                 // Whoever has begun is no longer idle.
-                Ok(Ok(Received::Begun)) => Box::pin(http1.receive_rest()).await,
-                Ok(received) => received,
+                Ok(Received::Begun) => Box::pin(http1.receive_rest()).await,
+                received => received,
             };
             let begun = match received? {
                 Received::End => return Ok(None),
@@ -292,6 +297,18 @@ impl Front {
             let (io, ahead) = http1.into_parts();
             return Ok(Some((io, ahead, begun)));
         }
+    }
+}
+
+/// Resolves when it has been waited for so long. The alarm may ring for an earlier wait; it is then set again.
+async fn silence(mut alarm: Pin<&mut Sleep>, limit: Duration) {
+    let due = Instant::now() + limit;
+    loop {
+        alarm.as_mut().await;
+        if Instant::now() >= due {
+            return;
+        }
+        alarm.as_mut().reset(due);
     }
 }
 
