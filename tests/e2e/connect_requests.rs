@@ -265,22 +265,27 @@ fn far_database(authority: &MeshAuthority) -> (u16, Arc<Mutex<Vec<String>>>) {
         SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
         |_, _| true,
     );
-    let acceptor = builder.build();
+    let acceptor = Arc::new(builder.build());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let names: Arc<Mutex<Vec<String>>> = Arc::default();
     let asked = Arc::clone(&names);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let Ok(mut stream) = acceptor.accept(stream) else {
-                continue;
-            };
-            let name = stream.ssl().servername(NameType::HOST_NAME).unwrap_or("");
-            asked.lock().unwrap().push(name.to_owned());
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nfar");
-            let _ = stream.shutdown();
+            let (acceptor, asked) = (Arc::clone(&acceptor), Arc::clone(&asked));
+            // A stranger that connects and says nothing keeps nobody else waiting.
+            std::thread::spawn(move || {
+                let Ok(mut stream) = acceptor.accept(stream) else {
+                    return;
+                };
+                let name = stream.ssl().servername(NameType::HOST_NAME).unwrap_or("");
+                asked.lock().unwrap().push(name.to_owned());
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nfar",
+                );
+                let _ = stream.shutdown();
+            });
         }
     });
     (port, names)
