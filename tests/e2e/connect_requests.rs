@@ -1,7 +1,7 @@
 //! Consul Connect: upstreams whose requests are looked at, with routes, shares, limits and other ways.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,7 +42,12 @@ fn application() -> Origin {
 fn behind(agent: &Agent, name: &str, application: u16) -> Running {
     let [public] = free_ports();
     agent.register(name, application, public, json!({}), &json!([]));
-    agent.built_in_proxy(&format!("{name}-1"))
+    let proxy = agent.built_in_proxy(&format!("{name}-1"));
+    // Calls before that would be failures, which passive checks remember.
+    eventually("the built-in proxy listens", || {
+        TcpStream::connect(local(public)).ok()
+    });
+    proxy
 }
 
 fn configure(agent: &Agent, entry: &Value) {
@@ -343,6 +348,8 @@ fn agent_with_gateway(authority: &MeshAuthority, gateway: u16, listen: u16, mode
             || request.target.contains("hash=one")
         {
             true => reply.delayed(Duration::from_secs(5)),
+            // Who we are comes last: only then is it known that the target is elsewhere.
+            false if path.contains("/leaf/") => reply.delayed(Duration::from_millis(500)),
             false => reply,
         }
     })

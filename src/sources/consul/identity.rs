@@ -12,9 +12,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use boring::asn1::Asn1Time;
 use boring::x509::{X509, X509Ref};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::client::{AgentAnswer, decode, encode};
@@ -77,7 +77,7 @@ pub struct IdentityFacts {
 pub struct MeshIdentity {
     pub service: String,
     cell: Arc<MutualCell>,
-    facts: Arc<ArcSwap<IdentityFacts>>,
+    facts: Arc<watch::Sender<Arc<IdentityFacts>>>,
     task: AbortHandle,
 }
 
@@ -103,7 +103,7 @@ impl MeshIdentity {
             trouble: Some("the agent has not answered yet".to_owned()),
             ..IdentityFacts::default()
         };
-        let facts = Arc::new(ArcSwap::from_pointee(first));
+        let facts = Arc::new(watch::Sender::new(Arc::new(first)));
         let keeper = Keeper {
             service: service.to_owned(),
             roots,
@@ -130,7 +130,12 @@ impl MeshIdentity {
 
     /// What is known now.
     pub fn facts(&self) -> Arc<IdentityFacts> {
-        self.facts.load_full()
+        Arc::clone(&self.facts.borrow())
+    }
+
+    /// Tells when something else is known.
+    pub fn changes(&self) -> watch::Receiver<Arc<IdentityFacts>> {
+        self.facts.subscribe()
     }
 
     /// Waits until it can be used.
@@ -147,7 +152,7 @@ struct Keeper {
     roots: Arc<Watch<MeshRoots>>,
     leaf: Arc<Watch<MeshLeaf>>,
     cell: Arc<MutualCell>,
-    facts: Arc<ArcSwap<IdentityFacts>>,
+    facts: Arc<watch::Sender<Arc<IdentityFacts>>>,
     /// What the cell holds.
     serving: Option<Serving>,
     /// The trouble that the log knows about.
@@ -235,8 +240,8 @@ impl Keeper {
             }
         };
         self.cell.store(Some(Arc::new(tls)));
-        let before = self.facts.load();
-        self.facts.store(Arc::new(IdentityFacts {
+        let before = Arc::clone(&self.facts.borrow());
+        self.facts.send_replace(Arc::new(IdentityFacts {
             trouble: None,
             trust_domain: roots.trust_domain.clone(),
             roots: roots.roots.certificates().len(),
@@ -261,9 +266,9 @@ impl Keeper {
         if self.serving.take().is_some() {
             self.cell.store(None);
         }
-        let before = self.facts.load();
+        let before = Arc::clone(&self.facts.borrow());
         let known = roots.value.as_ref();
-        self.facts.store(Arc::new(IdentityFacts {
+        self.facts.send_replace(Arc::new(IdentityFacts {
             trust_domain: known.map_or_else(String::new, |roots| roots.trust_domain.clone()),
             roots: known.map_or(0, |roots| roots.roots.certificates().len()),
             trouble: Some(trouble.clone()),
@@ -282,7 +287,7 @@ impl Keeper {
     }
 
     fn watch_expiry(&mut self) {
-        let Some((_, end)) = self.facts.load().valid else {
+        let Some((_, end)) = self.facts.borrow().valid else {
             return;
         };
         let left = end - unix_now();

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::identity::{MeshIdentity, MeshRoots, watch_roots};
@@ -102,6 +102,8 @@ impl Search {
         let mut wakes = Wakes::default();
         let roots = watch_roots(&parts.watches);
         wakes.follow(&roots);
+        // Where we are is in our certificate, which may come after the chain.
+        wakes.wake_with(parts.identity.changes());
         let here = Here {
             watches: Arc::clone(&parts.watches),
             datacenter: String::new(),
@@ -274,7 +276,11 @@ struct Wakes {
 
 impl Wakes {
     fn follow<T: Send + Sync + 'static>(&mut self, watch: &Watch<T>) {
-        let (mut changes, notify) = (watch.changes(), Arc::clone(&self.notify));
+        self.wake_with(watch.changes());
+    }
+
+    fn wake_with<T: Send + Sync + 'static>(&mut self, mut changes: watch::Receiver<T>) {
+        let notify = Arc::clone(&self.notify);
         let task = tokio::spawn(async move {
             while changes.changed().await.is_ok() {
                 notify.notify_one();
