@@ -360,6 +360,24 @@ pub struct ClusterPlan {
     pub exchanges_max: Option<u32>,
 }
 
+impl ClusterPlan {
+    /// Endpoints that take turns and are not checked; nothing else is said of them.
+    pub fn plain(id: Uuid, name: impl Into<Arc<str>>, endpoints: Vec<EndpointPlan>) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            endpoints,
+            balance: BalancePlan::RoundRobin,
+            health: HealthPlan::default(),
+            host_header: None,
+            use_srv_name: false,
+            client_certificate: None,
+            named: false,
+            exchanges_max: None,
+        }
+    }
+}
+
 /// One configured endpoint; its name may resolve to several addresses.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EndpointPlan {

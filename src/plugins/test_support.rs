@@ -20,8 +20,8 @@ use crate::base::pem::KeyPair;
 use crate::base::secret::Secret;
 use crate::base::self_signed::{Algorithm, PemPair, SelfSigned};
 use crate::model::plan::{
-    AuthorityPlan, BalancePlan, ClusterPlan, CredentialPlan, EndpointPlan, ForwardPlan, HealthPlan,
-    InstancePlan, PathJoining, PipelineKey, PrincipalPlan, Protocol, ProtocolSet, RoutePlan, Scope,
+    AuthorityPlan, ClusterPlan, CredentialPlan, EndpointPlan, ForwardPlan, InstancePlan,
+    PathJoining, PipelineKey, PrincipalPlan, Protocol, ProtocolSet, RoutePlan, Scope,
     UpstreamTlsPlan,
 };
 use crate::model::serving::{
@@ -423,25 +423,15 @@ fn resolver() -> Arc<Resolver> {
 
 /// A cluster of one address.
 fn cluster(id: Uuid) -> Arc<Cluster> {
-    let plan = ClusterPlan {
+    let endpoint = EndpointPlan {
         id,
-        name: "origin.test".into(),
-        endpoints: vec![EndpointPlan {
-            id,
-            host: "192.0.2.20".into(),
-            port: 80,
-            weight: 100,
-            rank: 0,
-            roster: None,
-        }],
-        balance: BalancePlan::RoundRobin,
-        health: HealthPlan::default(),
-        host_header: None,
-        use_srv_name: false,
-        client_certificate: None,
-        named: false,
-        exchanges_max: None,
+        host: "192.0.2.20".into(),
+        port: 80,
+        weight: 100,
+        rank: 0,
+        roster: None,
     };
+    let plan = ClusterPlan::plain(id, "origin.test", vec![endpoint]);
     Cluster::link(Arc::new(plan), &Live::default(), &resolver()).unwrap()
 }
 

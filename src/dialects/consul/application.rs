@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::parts::Parts;
 use super::registration::MeshProtocol;
 use crate::model::plan::{
-    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, PathJoining, PipelineKey,
-    Protocol, ProtocolSet, RoutePlan, UpstreamTlsPlan,
+    ClusterPlan, EndpointPlan, ForwardPlan, PathJoining, PipelineKey, Protocol, ProtocolSet,
+    RoutePlan, UpstreamTlsPlan,
 };
 use crate::model::route::{ExpressionText, MatcherPlan, Precedence};
 
@@ -36,25 +36,15 @@ impl Application {
     /// The parts; `id` makes the id of each from its kind.
     pub(super) fn parts(self, id: impl Fn(&str) -> Uuid) -> Parts {
         let (route, forward, cluster) = (id("route"), id("forward"), id("cluster"));
-        let cluster_plan = ClusterPlan {
+        let endpoint = EndpointPlan {
             id: cluster,
-            name: Arc::clone(&self.name),
-            endpoints: vec![EndpointPlan {
-                id: cluster,
-                host: Arc::clone(&self.host),
-                port: self.port,
-                weight: 1,
-                rank: 0,
-                roster: None,
-            }],
-            balance: BalancePlan::RoundRobin,
-            health: HealthPlan::default(),
-            host_header: None,
-            use_srv_name: false,
-            client_certificate: None,
-            named: false,
-            exchanges_max: None,
+            host: Arc::clone(&self.host),
+            port: self.port,
+            weight: 1,
+            rank: 0,
+            roster: None,
         };
+        let cluster_plan = ClusterPlan::plain(cluster, Arc::clone(&self.name), vec![endpoint]);
         let forward_plan = ForwardPlan {
             id: forward,
             name: Some(Arc::clone(&self.name)),

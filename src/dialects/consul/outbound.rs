@@ -148,19 +148,14 @@ impl Outbound {
                     .insert((*resolver).to_owned(), Arc::clone(roster));
             }
         }
+        let name = format!("{} ({name})", upstream.name);
         let cluster = ClusterPlan {
-            id,
-            name: format!("{} ({name})", upstream.name).into(),
-            endpoints,
             balance: balance.clone(),
             health: upstream
                 .passive_health
                 .map_or_else(HealthPlan::default, health),
-            host_header: None,
-            use_srv_name: false,
-            client_certificate: None,
-            named: false,
             exchanges_max: upstream.limits.concurrent_requests_max,
+            ..ClusterPlan::plain(id, name, endpoints)
         };
         self.parts.clusters.insert(id, Arc::new(cluster));
         id

@@ -14,9 +14,8 @@ use uuid::Uuid;
 
 use crate::engine::{Ending, Engine, EngineOptions, ForcedDriver};
 use crate::model::plan::{
-    BalancePlan, Candidate, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, InstancePlan,
-    PathJoining, PipelineKey, PipelinePlan, PlanDelta, Protocol, ProtocolSet, RoutePlan, Scope,
-    StepPlan, UpstreamTlsPlan,
+    Candidate, ClusterPlan, EndpointPlan, ForwardPlan, InstancePlan, PathJoining, PipelineKey,
+    PipelinePlan, PlanDelta, Protocol, ProtocolSet, RoutePlan, Scope, StepPlan, UpstreamTlsPlan,
 };
 use crate::model::route::MatcherPlan;
 use crate::model::serving::{
@@ -205,26 +204,17 @@ impl Setup {
     fn delta(&self) -> PlanDelta {
         let id = Uuid::from_u128(1);
         let endpoints = self.endpoints.iter().enumerate();
+        let endpoints = endpoints.map(|(number, address)| EndpointPlan {
+            id: Uuid::from_u128(number as u128),
+            host: address.ip().to_string().into(),
+            port: address.port(),
+            weight: 100,
+            rank: 0,
+            roster: None,
+        });
         let cluster = ClusterPlan {
-            id,
-            name: "origin".into(),
-            endpoints: endpoints
-                .map(|(number, address)| EndpointPlan {
-                    id: Uuid::from_u128(number as u128),
-                    host: address.ip().to_string().into(),
-                    port: address.port(),
-                    weight: 100,
-                    rank: 0,
-                    roster: None,
-                })
-                .collect(),
-            balance: BalancePlan::RoundRobin,
-            health: HealthPlan::default(),
-            host_header: None,
-            use_srv_name: false,
-            client_certificate: None,
             named: true,
-            exchanges_max: None,
+            ..ClusterPlan::plain(id, "origin", endpoints.collect())
         };
         let forward = ForwardPlan {
             id,

@@ -9,21 +9,13 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::plan::{HealthPlan, StatusPlan, Thresholds, TrafficPlan};
+use crate::model::plan::{StatusPlan, Thresholds, TrafficPlan};
 use crate::runtime::resolver::tests::{NameServer, PATIENCE, answer_when};
 
 pub(super) fn cluster(endpoints: Vec<EndpointPlan>) -> ClusterPlan {
     ClusterPlan {
-        id: Uuid::from_u128(1),
-        name: "c".into(),
-        endpoints,
-        balance: BalancePlan::RoundRobin,
-        health: HealthPlan::default(),
-        host_header: None,
-        use_srv_name: false,
-        client_certificate: None,
         named: true,
-        exchanges_max: None,
+        ..ClusterPlan::plain(Uuid::from_u128(1), "c", endpoints)
     }
 }
 

@@ -109,19 +109,12 @@ fn cluster(live: &Live, probe: ProbePlan, addresses: &[SocketAddr]) -> Arc<Clust
             roster: None,
         });
     let plan = ClusterPlan {
-        id: Uuid::from_u128(7),
-        name: "probed".into(),
-        endpoints: endpoints.collect(),
-        balance: BalancePlan::RoundRobin,
         health: HealthPlan {
             probe: Some(probe),
             ..HealthPlan::default()
         },
-        host_header: None,
-        use_srv_name: false,
-        client_certificate: None,
         named: true,
-        exchanges_max: None,
+        ..ClusterPlan::plain(Uuid::from_u128(7), "probed", endpoints.collect())
     };
     let handle = tokio::runtime::Handle::current();
     let resolver = Resolver::start(ResolverOptions::default(), &handle).unwrap();

@@ -297,30 +297,15 @@ fn endpoint(cluster: Uuid, host: &str, port: u16, weight: u32, rank: u8) -> Endp
     }
 }
 
-fn cluster(id: Uuid, name: String, endpoints: Vec<EndpointPlan>) -> ClusterPlan {
-    ClusterPlan {
-        id,
-        name: name.into(),
-        endpoints,
-        balance: BalancePlan::RoundRobin,
-        health: HealthPlan::default(),
-        host_header: None,
-        use_srv_name: false,
-        client_certificate: None,
-        named: false,
-        exchanges_max: None,
-    }
-}
-
 fn plain_cluster(place: &Place<'_>, url: &UrlParts) -> ClusterPlan {
     let id = place.id("cluster");
     let endpoints = vec![endpoint(id, &url.host, url.port, WEIGHT, 0)];
-    cluster(id, place.name(), endpoints)
+    ClusterPlan::plain(id, place.name(), endpoints)
 }
 
 /// For forwards whose host is known at run time only.
 fn no_cluster(id: Uuid) -> ClusterPlan {
-    cluster(id, "known at run time".to_owned(), Vec::new())
+    ClusterPlan::plain(id, "known at run time", Vec::new())
 }
 
 fn balanced(
@@ -401,7 +386,7 @@ fn balanced(
         },
         health: health(balancer, target.monitor.as_ref(), secure, &settings),
         named: true,
-        ..cluster(id, place.name(), endpoints)
+        ..ClusterPlan::plain(id, place.name(), endpoints)
     };
     let mut forward = forward(
         place,

@@ -13,8 +13,7 @@ use crate::dialects::kong::entities::{CaCertificate, EntityKind, PROXY_HEADER_TA
 use crate::dialects::kong::entity_set::{Change, EntitySet, Row};
 use crate::model::Diagnostic;
 use crate::model::plan::{
-    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, ProxyHeaderVersion,
-    UpstreamTlsPlan,
+    ClusterPlan, EndpointPlan, ForwardPlan, ProxyHeaderVersion, UpstreamTlsPlan,
 };
 use crate::model::schema::parse_address;
 
@@ -196,25 +195,15 @@ fn proxy_header(tags: &[String]) -> Option<ProxyHeaderVersion> {
 fn plain_cluster(service: Uuid, host: Arc<str>, port: u16, mesh: bool) -> ClusterPlan {
     let id = plain_cluster_id(service);
     let name = MeshName::of_host(&host).filter(|_| mesh);
-    ClusterPlan {
+    let endpoint = EndpointPlan {
         id,
-        name: Arc::clone(&host),
-        endpoints: vec![EndpointPlan {
-            id,
-            host,
-            port,
-            weight: PLAIN_WEIGHT,
-            rank: 0,
-            roster: name.map(|name| name.to_string().into()),
-        }],
-        balance: BalancePlan::RoundRobin,
-        health: HealthPlan::default(),
-        host_header: None,
-        use_srv_name: false,
-        client_certificate: None,
-        named: false,
-        exchanges_max: None,
-    }
+        host: Arc::clone(&host),
+        port,
+        weight: PLAIN_WEIGHT,
+        rank: 0,
+        roster: name.map(|name| name.to_string().into()),
+    };
+    ClusterPlan::plain(id, host, vec![endpoint])
 }
 
 /// The certificates of these authorities. One that is gone cannot be: its removal is refused while a service names it.

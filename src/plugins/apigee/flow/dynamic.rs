@@ -11,9 +11,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::dialects::apigee::url::UrlParts;
-use crate::model::plan::{
-    BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HealthPlan, PeerRule, Protocol,
-};
+use crate::model::plan::{ClusterPlan, EndpointPlan, ForwardPlan, PeerRule, Protocol};
 use crate::runtime::client::Client;
 use crate::runtime::contract::LinkContext;
 use crate::runtime::live::Live;
@@ -141,25 +139,15 @@ impl DynamicForwards {
     fn link(&self, profile: &Forward, url: &UrlParts) -> Result<Arc<Forward>, String> {
         let host: Arc<str> = url.host.as_str().into();
         let id = Uuid::new_v5(&profile.plan.id, url.authority().as_bytes());
-        let cluster = ClusterPlan {
+        let endpoint = EndpointPlan {
             id,
-            name: Arc::clone(&host),
-            endpoints: vec![EndpointPlan {
-                id,
-                host: Arc::clone(&host),
-                port: url.port,
-                weight: 1,
-                rank: 0,
-                roster: None,
-            }],
-            balance: BalancePlan::RoundRobin,
-            health: HealthPlan::default(),
-            host_header: None,
-            use_srv_name: false,
-            client_certificate: None,
-            named: false,
-            exchanges_max: None,
+            host: Arc::clone(&host),
+            port: url.port,
+            weight: 1,
+            rank: 0,
+            roster: None,
         };
+        let cluster = ClusterPlan::plain(id, Arc::clone(&host), vec![endpoint]);
         let plan = ForwardPlan {
             protocol: if url.secure {
                 Protocol::Https
