@@ -356,6 +356,11 @@ impl Rig {
     /// Ends the engine and waits for it.
     pub(super) async fn stop(self) {
         self.end(Ending::Stop);
+        self.ended().await;
+    }
+
+    /// Waits for an engine that was told to end.
+    pub(super) async fn ended(self) {
         tokio::time::timeout(PATIENCE, self.running)
             .await
             .expect("the engine drains in time")
