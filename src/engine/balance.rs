@@ -9,11 +9,12 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::model::plan::HashInput;
 use crate::runtime::cluster::{Cluster, Outcome, Picked};
-use crate::runtime::exchange::{Exchange, ResponseField, Try, TryFailure};
+use crate::runtime::exchange::{Exchange, Try, TryFailure};
 use crate::runtime::fault::{Blame, Fault, FaultKind, NoEndpoint};
 use crate::runtime::retry_budget::Suspects;
 use crate::runtime::snapshot::Forward;
 use crate::runtime::titled::TitledName;
+use crate::runtime::told::ResponseField;
 
 static SET_COOKIE: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("Set-Cookie"));
 
@@ -124,10 +125,8 @@ fn pick_sticky(
     let picked = cluster.pick(sent, tried)?;
     // An earlier try of this exchange may have set one for an address that then failed.
     if let Some(Stuck(stale)) = exchange.stashed::<Stuck>() {
-        let stale = stale.clone();
-        exchange
-            .response_fields
-            .retain(|field| field.value != stale);
+        let stale = stale.clone().into();
+        exchange.response_fields.take_back(&stale);
     }
     if let Some(token) = picked.token
         && sent != Some(token)
@@ -184,11 +183,7 @@ fn hash_of(exchange: &mut Exchange, input: &HashInput) -> Option<u64> {
         }
         HashInput::Header(name) => {
             let name = HeaderName::try_from(&**name).ok()?;
-            if let Some(told) = exchange
-                .request_fields
-                .iter()
-                .find(|it| it.name.name == name)
-            {
+            if let Some(told) = exchange.request_fields.get(&name) {
                 return told.value.as_ref().map(|it| Cluster::hash(it.as_bytes()));
             }
             let values: Vec<&[u8]> = exchange

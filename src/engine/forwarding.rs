@@ -18,6 +18,7 @@ use crate::runtime::exchange::Exchange;
 use crate::runtime::path;
 use crate::runtime::snapshot::{Forward, Route};
 use crate::runtime::titled::TitledName;
+use crate::runtime::told::FieldName;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY: HeaderName = HeaderName::from_static("proxy");
@@ -188,10 +189,8 @@ pub(crate) fn write_head(
         }
         BodyFraming::None => {}
     }
-    for field in &exchange.request_fields {
-        if let Some(value) = &field.value {
-            put_field(into, &field.name.title, value.as_bytes());
-        }
+    for (name, value) in told(exchange) {
+        put_field(into, &name.title, value.as_bytes());
     }
     for_each_added(exchange, destination, scratch, |name, value| {
         put_field(into, &name.title, value);
@@ -245,10 +244,8 @@ pub(crate) fn edit_head(
     if wants_trailers(&exchange.request) {
         head.insert_header(TE, "trailers")?;
     }
-    for field in &exchange.request_fields {
-        if let Some(value) = &field.value {
-            head.insert_header(field.name.title.clone(), value.clone())?;
-        }
+    for (name, value) in told(exchange) {
+        head.insert_header(name.title.clone(), value.clone())?;
     }
     let mut result = Ok(());
     for_each_added(exchange, destination, &mut scratch, |name, value| {
@@ -279,7 +276,6 @@ fn put_field(into: &mut BytesMut, name: &[u8], value: &[u8]) {
 
 /// Hop-by-hop fields, and those that are written anew. Names come as sent, in any case.
 fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
-    let headers = &exchange.snapshot.serving.headers;
     let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
     if has_fields_as_given(exchange) {
         return match name.len() {
@@ -294,8 +290,16 @@ fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
             _ => is(&PROXY) || starts_with_proxy(name),
         } || named.iter().any(is);
     }
+    is_own(exchange, name) || exchange.request_fields.replace(name) || named.iter().any(is)
+}
+
+/// Fields that are the gateway's own to write, or that end here.
+fn is_own(exchange: &Exchange, name: &[u8]) -> bool {
+    let headers = &exchange.snapshot.serving.headers;
+    let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
+    let is_titled = |other: &Option<TitledName>| other.as_ref().is_some_and(|it| it.is(name));
     // By length first: most fields are none of these.
-    let own = match name.len() {
+    let always = match name.len() {
         2 => is(&TE),
         3 => is(&VIA) && headers.via_http1.is_some(),
         4 => is(&HOST),
@@ -316,13 +320,20 @@ fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
         18 => is(&X_FORWARDED_PREFIX),
         _ => false,
     };
-    let is_named = |other: &TitledName| other.title.len() == name.len() && is(&other.name);
-    let is_titled = |other: &Option<TitledName>| other.as_ref().is_some_and(is_named);
-    let told = &exchange.request_fields;
-    own || is_titled(&headers.request_id_upstream)
-        || is_titled(&headers.caller_upstream)
-        || told.iter().any(|field| is_named(field.name))
-        || named.iter().any(is)
+    always || is_titled(&headers.request_id_upstream) || is_titled(&headers.caller_upstream)
+}
+
+/// What plugins tell the upstream. Under a name of the gateway's own, which only a configuration can bring, the gateway's
+/// word counts, as it does for such fields in the head.
+fn told(exchange: &Exchange) -> impl Iterator<Item = (&TitledName, &HeaderValue)> {
+    let may_be_told = |name: &FieldName| match name {
+        FieldName::Fixed(_) => true,
+        FieldName::Configured(name) => !is_own(exchange, &name.title),
+    };
+    let fields = exchange.request_fields.iter();
+    fields
+        .filter(move |field| may_be_told(&field.name))
+        .filter_map(|field| Some((&*field.name, field.value.as_ref()?)))
 }
 
 fn starts_with_proxy(name: &[u8]) -> bool {

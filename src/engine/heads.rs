@@ -95,10 +95,11 @@ fn listed_in_connection(head: &ResponseHeader) -> SmallVec<[HeaderName; 2]> {
 pub(crate) fn insert_left_fields(exchange: &mut Exchange, head: &mut ResponseHeader) {
     for field in std::mem::take(&mut exchange.response_fields) {
         let title = field.name.title.clone();
+        let value = HeaderValue::from(field.value);
         // Only a header map at its size limit refuses; the response goes out without it then.
         let _ = match field.beside_others {
-            true => head.append_header(title, field.value).map(drop),
-            false => head.insert_header(title, field.value),
+            true => head.append_header(title, value).map(drop),
+            false => head.insert_header(title, value),
         };
     }
 }
@@ -141,26 +142,24 @@ pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHea
 
 /// The same, and what access left, written behind a head on its way to an HTTP/1 client.
 pub(crate) fn put_gateway_headers(exchange: &Exchange, head: &ResponseHeader, wire: &mut BytesMut) {
-    let mut put = |name: &TitledName, value: &[u8]| {
+    for field in exchange.response_fields.iter() {
+        wire.put_slice(&field.name.title);
+        wire.put_slice(b": ");
+        field.value.put(wire);
+        wire.put_slice(b"\r\n");
+    }
+    for_each_gateway_header(exchange, head, |name, value| {
         wire.put_slice(&name.title);
         wire.put_slice(b": ");
         wire.put_slice(value);
         wire.put_slice(b"\r\n");
-    };
-    for field in &exchange.response_fields {
-        put(field.name, field.value.as_bytes());
-    }
-    for_each_gateway_header(exchange, head, put);
+    });
 }
 
 /// Does one of the fields written behind the head stand instead of this one?
 pub(crate) fn is_written_anew(exchange: &Exchange, name: &[u8]) -> bool {
-    let same = |other: &TitledName| {
-        other.title.len() == name.len() && name.eq_ignore_ascii_case(&other.title)
-    };
-    let mut left = exchange.response_fields.iter();
-    (name.len() == 3 && same(&VIA_TITLED) && exchange.snapshot.serving.headers.via_http1.is_some())
-        || left.any(|field| !field.beside_others && same(field.name))
+    let is_via = || VIA_TITLED.is(name) && exchange.snapshot.serving.headers.via_http1.is_some();
+    (name.len() == 3 && is_via()) || exchange.response_fields.replace(name)
 }
 
 /// Names are data: a dialect chose them.

@@ -21,10 +21,7 @@ use crate::runtime::matched::{Captures, MatchedPath};
 use crate::runtime::message::MessageLimits;
 use crate::runtime::pipeline::Instance;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
-use crate::runtime::titled::TitledName;
-
-/// Room for [`Exchange::request_fields`] at once: an authentication plugin tells five.
-const TOLD_FIELDS: usize = 6;
+use crate::runtime::told::{FieldName, RequestFields, ResponseFields};
 
 /// A request, what is known of it, and what has been decided.
 pub struct Exchange {
@@ -71,9 +68,9 @@ pub struct Exchange {
     /// Status that the upstream sent; 0 when it sent none.
     pub upstream_status: u16,
     /// Fields that go upstream instead of what the client sent under their names, see [`Exchange::tell_upstream`].
-    pub request_fields: Vec<RequestField>,
+    pub request_fields: RequestFields,
     /// Headers added to the response, whoever makes it, before header_filter runs.
-    pub response_fields: Vec<ResponseField>,
+    pub response_fields: ResponseFields,
     pub tries: SmallVec<[Try; 1]>,
     pub timing: Timing,
     /// Bytes on the wire, heads included.
@@ -84,43 +81,6 @@ pub struct Exchange {
     /// A plugin is going to change the body's length.
     body_length_changes: bool,
     stash: SmallVec<[(TypeId, Box<dyn Any + Send + Sync>); 1]>,
-}
-
-/// A header field for the upstream that the head does not hold.
-#[derive(Debug, Clone)]
-pub struct RequestField {
-    pub name: &'static TitledName,
-    /// `None`: no field of this name goes upstream.
-    pub value: Option<HeaderValue>,
-}
-
-/// A header field that access leaves for the response.
-#[derive(Debug, Clone)]
-pub struct ResponseField {
-    pub name: &'static TitledName,
-    pub value: HeaderValue,
-    /// Whether fields of this name that the upstream sends stay.
-    pub beside_others: bool,
-}
-
-impl ResponseField {
-    /// A field instead of those that the upstream sends.
-    pub fn instead(name: &'static TitledName, value: HeaderValue) -> Self {
-        Self {
-            name,
-            value,
-            beside_others: false,
-        }
-    }
-
-    /// A field beside those that the upstream sends.
-    pub fn beside(name: &'static TitledName, value: HeaderValue) -> Self {
-        Self {
-            name,
-            value,
-            beside_others: true,
-        }
-    }
 }
 
 /// Where the request body is.
@@ -290,8 +250,8 @@ impl Exchange {
             response_source: ResponseSource::None,
             status: 0,
             upstream_status: 0,
-            request_fields: Vec::new(),
-            response_fields: Vec::new(),
+            request_fields: RequestFields::default(),
+            response_fields: ResponseFields::default(),
             tries: SmallVec::new(),
             timing: Timing::default(),
             request_bytes: 0,
@@ -305,21 +265,15 @@ impl Exchange {
     /// Tells the upstream something in a header field, instead of what the client sent under that name; `None` sends nothing.
     ///
     /// The field has a place in the head only where something of this route may look at the head again.
-    pub fn tell_upstream(&mut self, name: &'static TitledName, value: Option<HeaderValue>) {
+    pub fn tell_upstream(&mut self, name: impl Into<FieldName>, value: Option<HeaderValue>) {
+        let name = name.into();
         let logged = self.snapshot.serving.plan.access_log == AccessLogFormat::Entry;
         let looked_at = match &self.route {
             Some(route) => route.pipeline.needs.request_head || logged,
             None => true,
         };
         match (looked_at, value) {
-            (false, value) => {
-                if self.request_fields.is_empty() {
-                    self.request_fields.reserve(TOLD_FIELDS);
-                }
-                self.request_fields
-                    .retain(|field| !std::ptr::eq(field.name, name));
-                self.request_fields.push(RequestField { name, value });
-            }
+            (false, value) => self.request_fields.tell(name, value),
             // Fails only for a map of more than 32,768 names, which the engine's limits do not let in.
             (true, Some(value)) => drop(self.request.insert_header(name.title.clone(), value)),
             (true, None) => drop(self.request.remove_header(&name.name)),

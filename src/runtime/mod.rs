@@ -38,5 +38,6 @@ pub mod slots;
 pub mod snapshot;
 pub mod stapling;
 pub mod titled;
+pub mod told;
 mod unlinkable;
 pub mod upstream_tls;

@@ -31,4 +31,9 @@ impl TitledName {
             title: Bytes::copy_from_slice(text.as_bytes()),
         })
     }
+
+    /// Is it this name, in whatever case?
+    pub fn is(&self, name: &[u8]) -> bool {
+        self.title.len() == name.len() && name.eq_ignore_ascii_case(&self.title)
+    }
 }

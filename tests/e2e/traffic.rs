@@ -440,6 +440,35 @@ fn a_correlation_id_is_made_kept_and_echoed() {
 }
 
 #[test]
+fn a_correlation_id_never_stands_twice() {
+    for_both_drivers(|driver| {
+        let origin = Origin::echo();
+        let with = |header: &str| {
+            let config = json!({"header_name": header, "generator": "uuid"});
+            behind(
+                driver,
+                &origin,
+                &json!([{"name": "correlation-id", "config": config}]),
+            )
+        };
+        // An empty one counts as none.
+        let answer = with("X-Trace-ID").get("/").header("x-trace-id", "").send();
+        let made = answer.echoed_one("x-trace-id").expect("an id");
+        assert_eq!(made.len(), 36);
+        // Where the gateway writes a field of this name itself, its word counts.
+        let answer = with("X-Kong-Request-ID").get("/").send().expect_status(200);
+        let own = answer.header("X-Kong-Request-Id");
+        assert_eq!(answer.echoed_one("x-kong-request-id").as_deref(), own);
+        let answer = with("X-Forwarded-For").get("/").send().expect_status(200);
+        let list = answer.echoed_one("x-forwarded-for").expect("a list");
+        assert!(list.ends_with(", 127.0.0.1"), "{list}");
+        // A name that the gateway itself asks for.
+        let answer = with("Cookie").get("/").send().expect_status(200);
+        assert_eq!(answer.echoed_one("cookie").map(|id| id.len()), Some(36));
+    });
+}
+
+#[test]
 fn the_most_specific_instance_of_a_plugin_runs() {
     for_both_drivers(|driver| {
         let origin = Origin::echo();

@@ -13,11 +13,12 @@ use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::model::serving::AccessLogFormat;
 use crate::plugins::shared::configuration::read;
-use crate::plugins::shared::headers::{ConfiguredName, lenient_value};
+use crate::plugins::shared::headers::{lenient_value, set_request, set_response};
 use crate::runtime::clock;
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::snapshot::id_value;
+use crate::runtime::titled::TitledName;
 
 config_record! {
     /// Gives each request an identifier in a header, unless it has one already.
@@ -57,16 +58,20 @@ pub(crate) fn entry() -> PluginEntry {
 fn link(plan: &Arc<InstancePlan>, _: &LinkContext<'_>) -> Result<Arc<dyn Plugin>, String> {
     let config: Config = read(plan)?;
     let name = config.header_name.as_deref().unwrap_or("Kong-Request-ID");
+    let header = TitledName::parse(name).map_err(|error| format!("config.header_name: {error}"))?;
     Ok(Arc::new(CorrelationId {
-        header: ConfiguredName::parse(name)
-            .map_err(|error| format!("config.header_name: {error}"))?,
+        told: header.name.as_str().ends_with("-id"),
+        header: Arc::new(header),
         generator: config.generator,
         echo: config.echo_downstream,
     }))
 }
 
 struct CorrelationId {
-    header: ConfiguredName,
+    header: Arc<TitledName>,
+    /// May the field stay beside the head? Where the name says that it holds an identifier: the gateway asks no head for
+    /// such a field, while it might ask for one named `Cookie`.
+    told: bool,
     generator: Generator,
     echo: bool,
 }
@@ -92,29 +97,33 @@ impl Plugin for CorrelationId {
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {
-        let present = exchange.request.headers.get(self.header.name());
-        let id = match present {
-            Some(id) if !id.is_empty() => id.clone(),
-            _ => {
-                let id = self.generate(exchange);
-                self.header.set_request(&mut exchange.request, id.clone());
-                id
-            }
+        let present = exchange.request.headers.get(&self.header.name);
+        let made = match present {
+            Some(id) if !id.is_empty() => None,
+            _ => Some(self.generate(exchange)),
         };
-        if writes_entry(exchange) {
+        if writes_entry(exchange)
+            && let Some(id) = made.as_ref().or(present)
+        {
             let note = String::from_utf8_lossy(id.as_bytes()).into_owned();
             exchange.notes.push(("correlation_id", note.into()));
+        }
+        if let Some(id) = made {
+            match self.told {
+                true => exchange.tell_upstream(&self.header, Some(id)),
+                false => set_request(&mut exchange.request, self.header.title.clone(), id),
+            }
         }
         Flow::Continue
     }
 
     fn header_filter(&self, exchange: &mut Exchange, head: &mut ResponseHeader) {
         // The request has none when an answer was made before this plugin's turn.
-        let id = match exchange.request.headers.get(self.header.name()) {
+        let id = match exchange.request.headers.get(&self.header.name) {
             Some(id) => id.clone(),
             None => self.generate(exchange),
         };
-        self.header.set_response(head, id);
+        set_response(head, self.header.title.clone(), id);
     }
 }
 

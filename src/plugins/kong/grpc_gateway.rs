@@ -26,11 +26,10 @@ use crate::model::plan::InstancePlan;
 use crate::plugins::shared::configuration::read;
 use crate::plugins::shared::grpc_messages::{Cut, cut};
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
-use crate::runtime::exchange::{
-    Exchange, RequestBody, ResponseField, ResponseHolding, ResponseSource,
-};
+use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Fault, LocalResponse};
 use crate::runtime::titled::TitledName;
+use crate::runtime::told::ResponseField;
 
 use rules::Rules;
 

@@ -21,9 +21,10 @@ use crate::plugins::shared::configuration::read;
 use crate::plugins::shared::grpc_messages::{Cut, cut, from_json, put_framed, show};
 use crate::plugins::shared::proto_files;
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
-use crate::runtime::exchange::{Exchange, ResponseField, ResponseSource};
+use crate::runtime::exchange::{Exchange, ResponseSource};
 use crate::runtime::fault::{Fault, LocalResponse};
 use crate::runtime::titled::TitledName;
+use crate::runtime::told::ResponseField;
 
 /// Longest message of an answer that is shown in JSON, in bytes (gRPC implementations: likewise, by default).
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

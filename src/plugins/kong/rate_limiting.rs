@@ -16,13 +16,13 @@ use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::model::schema::{FieldErrors, any, at_least_one_of, conditional, custom};
 use crate::plugins::shared::configuration::read;
-use crate::plugins::shared::headers::number;
 use crate::plugins::shared::windows::{FixedWindows, PERIODS, Period, Window};
 use crate::runtime::clock;
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
-use crate::runtime::exchange::{Exchange, ResponseField};
+use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::Fault;
 use crate::runtime::titled::TitledName;
+use crate::runtime::told::{FieldValue, ResponseField};
 
 config_record! {
     /// Limits how often a caller may ask, in fixed windows of UTC. Counters are kept by each node for itself.
@@ -287,7 +287,7 @@ struct RateLimiting {
 struct Limit {
     period: Period,
     limit: f64,
-    shown: HeaderValue,
+    shown: FieldValue,
 }
 
 impl Limit {
@@ -311,9 +311,9 @@ enum Caller<'a> {
 
 /// The window with the least left: what the unnumbered headers tell.
 struct Tightest {
-    limit: HeaderValue,
+    limit: FieldValue,
     remaining: f64,
-    remaining_shown: HeaderValue,
+    remaining_shown: FieldValue,
     reset: u64,
 }
 
@@ -392,12 +392,11 @@ impl RateLimiting {
             return Flow::Continue;
         };
         let fields = &mut exchange.response_fields;
-        let reset = number(tightest.reset);
         fields.push(ResponseField::instead(&LIMIT, tightest.limit));
         fields.push(ResponseField::instead(&REMAINING, tightest.remaining_shown));
-        fields.push(ResponseField::instead(&RESET, reset.clone()));
+        fields.push(ResponseField::instead(&RESET, tightest.reset));
         match exhausted {
-            Some(_) => Flow::fault(self.refusal().header(RETRY_AFTER, reset)),
+            Some(_) => Flow::fault(self.refusal().header(RETRY_AFTER, tightest.reset.into())),
             None => Flow::Continue,
         }
     }
@@ -439,12 +438,13 @@ impl RateLimiting {
 }
 
 /// A limit or what is left of it; seldom anything but a whole number.
-fn amount(value: f64) -> HeaderValue {
+fn amount(value: f64) -> FieldValue {
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     if value.fract() == 0.0 && (0.0..=EXACT_MAX).contains(&value) {
-        return number(value as u64);
+        return FieldValue::Number(value as u64);
     }
-    HeaderValue::try_from(value.to_string()).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    let text = HeaderValue::try_from(value.to_string());
+    text.map_or(FieldValue::Number(0), FieldValue::Text)
 }
 
 #[cfg(test)]
@@ -492,7 +492,10 @@ mod tests {
         exchange
             .response_fields
             .iter()
-            .map(|field| format!("{}: {}", field.name.name, field.value.to_str().unwrap()))
+            .map(|field| {
+                let value = HeaderValue::from(field.value.clone());
+                format!("{}: {}", field.name.name, value.to_str().unwrap())
+            })
             .collect()
     }
 

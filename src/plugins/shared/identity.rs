@@ -30,16 +30,16 @@ pub(crate) fn authenticate(
     identifier: HeaderValue,
 ) {
     attach(exchange, principal);
-    exchange.tell_upstream(&CREDENTIAL, Some(identifier));
-    exchange.tell_upstream(&ANONYMOUS, None);
+    exchange.tell_upstream(&*CREDENTIAL, Some(identifier));
+    exchange.tell_upstream(&*ANONYMOUS, None);
     exchange.identity.credential = Some(credential);
 }
 
 fn attach(exchange: &mut Exchange, principal: Arc<Principal>) {
     let values = principal.values();
-    exchange.tell_upstream(&ID, Some(values.id.clone()));
-    exchange.tell_upstream(&CUSTOM_ID, values.custom_id.clone());
-    exchange.tell_upstream(&USERNAME, values.username.clone());
+    exchange.tell_upstream(&*ID, Some(values.id.clone()));
+    exchange.tell_upstream(&*CUSTOM_ID, values.custom_id.clone());
+    exchange.tell_upstream(&*USERNAME, values.username.clone());
     exchange.identity.principal = Some(principal);
 }
 
@@ -78,8 +78,8 @@ impl Anonymous {
             )));
         };
         attach(exchange, principal);
-        exchange.tell_upstream(&ANONYMOUS, Some(HeaderValue::from_static("true")));
-        exchange.tell_upstream(&CREDENTIAL, None);
+        exchange.tell_upstream(&*ANONYMOUS, Some(HeaderValue::from_static("true")));
+        exchange.tell_upstream(&*CREDENTIAL, None);
         exchange.identity.credential = None;
         Ok(())
     }

@@ -1,0 +1,292 @@
+//! Header fields that go out beside a head instead of in it.
+//!
+//! A field put into a head pays for two maps, and again when it is written; one that is told pays for its bytes alone. It
+//! stands instead of the fields of its name that the other side sent.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use http::{HeaderName, HeaderValue};
+
+use crate::runtime::titled::TitledName;
+
+/// Room for [`RequestFields`] at once: an authentication plugin tells five, and a request may have an identifier.
+const REQUEST_FIELDS: usize = 6;
+
+/// The name of a told field.
+#[derive(Debug, Clone)]
+pub enum FieldName {
+    /// Known when this was written.
+    Fixed(&'static TitledName),
+    /// From a configuration.
+    Configured(Arc<TitledName>),
+}
+
+impl Deref for FieldName {
+    type Target = TitledName;
+
+    fn deref(&self) -> &TitledName {
+        match self {
+            Self::Fixed(name) => name,
+            Self::Configured(name) => name,
+        }
+    }
+}
+
+impl From<&'static TitledName> for FieldName {
+    fn from(name: &'static TitledName) -> Self {
+        Self::Fixed(name)
+    }
+}
+
+impl From<&Arc<TitledName>> for FieldName {
+    fn from(name: &Arc<TitledName>) -> Self {
+        Self::Configured(Arc::clone(name))
+    }
+}
+
+/// The value of a told field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldValue {
+    Text(HeaderValue),
+    /// Written in decimal; it needs no text of its own until then.
+    Number(u64),
+}
+
+impl FieldValue {
+    /// Writes the value.
+    pub fn put(&self, into: &mut BytesMut) {
+        match self {
+            Self::Text(text) => into.put_slice(text.as_bytes()),
+            Self::Number(number) => into.put_slice(itoa::Buffer::new().format(*number).as_bytes()),
+        }
+    }
+}
+
+impl From<HeaderValue> for FieldValue {
+    fn from(text: HeaderValue) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<u64> for FieldValue {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<FieldValue> for HeaderValue {
+    fn from(value: FieldValue) -> Self {
+        match value {
+            FieldValue::Text(text) => text,
+            FieldValue::Number(number) => number.into(),
+        }
+    }
+}
+
+/// Lengths of names, as a set of bits: most names are told apart by it without a look at any other.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lengths(u64);
+
+impl Lengths {
+    fn insert(&mut self, length: usize) {
+        self.0 |= Self::bit(length);
+    }
+
+    /// False: there is none. True: there may be.
+    fn may_hold(self, length: usize) -> bool {
+        self.0 & Self::bit(length) != 0
+    }
+
+    fn bit(length: usize) -> u64 {
+        1 << (length % 64)
+    }
+}
+
+/// A header field for the upstream.
+#[derive(Debug, Clone)]
+pub struct RequestField {
+    pub name: FieldName,
+    /// `None`: no field of this name goes upstream.
+    pub value: Option<HeaderValue>,
+}
+
+/// What the upstream is told, one field for each name.
+#[derive(Debug, Clone, Default)]
+pub struct RequestFields {
+    fields: Vec<RequestField>,
+    lengths: Lengths,
+}
+
+impl RequestFields {
+    /// Tells a field instead of what the client sent, or of what was told before, under its name.
+    pub fn tell(&mut self, name: FieldName, value: Option<HeaderValue>) {
+        let length = name.title.len();
+        if self.lengths.may_hold(length)
+            && let Some(known) = self.fields.iter_mut().find(|it| it.name.name == name.name)
+        {
+            known.value = value;
+            return;
+        }
+        if self.fields.is_empty() {
+            self.fields.reserve(REQUEST_FIELDS);
+        }
+        self.lengths.insert(length);
+        self.fields.push(RequestField { name, value });
+    }
+
+    /// What is told under this name.
+    pub fn get(&self, name: &HeaderName) -> Option<&RequestField> {
+        if !self.lengths.may_hold(name.as_str().len()) {
+            return None;
+        }
+        self.fields.iter().find(|field| field.name.name == *name)
+    }
+
+    /// Is something, or that there is nothing, told under this name? In any case.
+    pub fn replace(&self, name: &[u8]) -> bool {
+        self.lengths.may_hold(name.len()) && self.fields.iter().any(|field| field.name.is(name))
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, RequestField> {
+        self.fields.iter()
+    }
+}
+
+/// A header field for the client, left there before a response has come.
+#[derive(Debug, Clone)]
+pub struct ResponseField {
+    pub name: &'static TitledName,
+    pub value: FieldValue,
+    /// Whether fields of this name that the upstream sends stay.
+    pub beside_others: bool,
+}
+
+impl ResponseField {
+    /// A field instead of those that the upstream sends.
+    pub fn instead(name: &'static TitledName, value: impl Into<FieldValue>) -> Self {
+        Self {
+            name,
+            value: value.into(),
+            beside_others: false,
+        }
+    }
+
+    /// A field beside those that the upstream sends.
+    pub fn beside(name: &'static TitledName, value: impl Into<FieldValue>) -> Self {
+        Self {
+            name,
+            value: value.into(),
+            beside_others: true,
+        }
+    }
+}
+
+/// What the client is told, whoever makes the response.
+#[derive(Debug, Clone, Default)]
+pub struct ResponseFields {
+    fields: Vec<ResponseField>,
+    /// Of those that stand instead of others.
+    lengths: Lengths,
+}
+
+impl ResponseFields {
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, additional: usize) {
+        self.fields.reserve(additional);
+    }
+
+    pub fn push(&mut self, field: ResponseField) {
+        if !field.beside_others {
+            self.lengths.insert(field.name.title.len());
+        }
+        self.fields.push(field);
+    }
+
+    /// Takes back what has this value.
+    pub fn take_back(&mut self, value: &FieldValue) {
+        self.fields.retain(|field| field.value != *value);
+    }
+
+    /// Does one of them stand instead of fields of this name? In any case.
+    pub fn replace(&self, name: &[u8]) -> bool {
+        let stands_instead = |field: &ResponseField| !field.beside_others && field.name.is(name);
+        self.lengths.may_hold(name.len()) && self.fields.iter().any(stands_instead)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, ResponseField> {
+        self.fields.iter()
+    }
+}
+
+impl IntoIterator for ResponseFields {
+    type Item = ResponseField;
+    type IntoIter = std::vec::IntoIter<ResponseField>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.fields.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::LazyLock;
+
+    use super::*;
+
+    static A: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("X-A"));
+    static B: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("X-B"));
+
+    fn text(text: &'static str) -> HeaderValue {
+        HeaderValue::from_static(text)
+    }
+
+    #[test]
+    fn a_name_is_told_once_however_it_is_spelt() {
+        let mut fields = RequestFields::default();
+        fields.tell(FieldName::from(&*A), Some(text("1")));
+        let same = TitledName::parse("x-a").map(Arc::new);
+        fields.tell(FieldName::from(&*B), None);
+        fields.tell(FieldName::from(&same.unwrap()), Some(text("2")));
+        let told: Vec<_> = fields.iter().map(|it| (&it.name.name, &it.value)).collect();
+        assert_eq!(told, [(&A.name, &Some(text("2"))), (&B.name, &None)]);
+        assert!(fields.replace(b"X-a") && fields.replace(b"x-b"));
+        // Of the same length, and of one that shares its bit.
+        let long = [b'x'; 67];
+        assert!(!fields.replace(b"X-C") && !fields.replace(&long) && !fields.replace(b"Host"));
+        assert!(
+            fields
+                .get(&B.name)
+                .is_some_and(|field| field.value.is_none())
+        );
+    }
+
+    #[test]
+    fn fields_stand_instead_of_others_or_beside_them() {
+        let mut fields = ResponseFields::default();
+        fields.push(ResponseField::beside(&A, text("left")));
+        fields.push(ResponseField::instead(&B, 7));
+        assert!(fields.replace(b"x-B") && !fields.replace(b"X-A"));
+        fields.take_back(&text("left").into());
+        let left: Vec<_> = fields
+            .into_iter()
+            .map(|it| HeaderValue::from(it.value))
+            .collect();
+        assert_eq!(left, [text("7")]);
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        let mut wire = BytesMut::new();
+        FieldValue::from(u64::MAX).put(&mut wire);
+        FieldValue::from(text(" %")).put(&mut wire);
+        assert_eq!(wire, format!("{} %", u64::MAX));
+    }
+}
