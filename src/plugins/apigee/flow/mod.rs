@@ -20,6 +20,7 @@ mod dynamic;
 mod entrance;
 pub(crate) mod execute;
 pub(crate) mod fault;
+pub(crate) mod frame;
 pub(crate) mod program;
 mod registry;
 pub(crate) mod scope;
