@@ -21,7 +21,8 @@ use crate::runtime::matched::{Captures, MatchedPath};
 use crate::runtime::message::MessageLimits;
 use crate::runtime::pipeline::Instance;
 use crate::runtime::snapshot::{Credential, Forward, Principal, Route, Snapshot};
-use crate::runtime::told::{FieldName, RequestFields, ResponseFields};
+use crate::runtime::titled::TitledName;
+use crate::runtime::told::{FieldName, FieldSet, RequestFields, ResponseFields};
 
 /// A request, what is known of it, and what has been decided.
 pub struct Exchange {
@@ -267,16 +268,39 @@ impl Exchange {
     /// The field has a place in the head only where something of this route may look at the head again.
     pub fn tell_upstream(&mut self, name: impl Into<FieldName>, value: Option<HeaderValue>) {
         let name = name.into();
-        let logged = self.snapshot.serving.plan.access_log == AccessLogFormat::Entry;
-        let looked_at = match &self.route {
-            Some(route) => route.pipeline.needs.request_head || logged,
+        match self.is_head_looked_at() {
+            true => self.put_in_head(&name, value),
+            false => self.request_fields.tell(name, value),
+        }
+    }
+
+    /// The same for each field of a set.
+    pub fn tell_upstream_set(&mut self, set: &Arc<FieldSet>) {
+        if self.is_head_looked_at() {
+            for field in set.iter() {
+                self.put_in_head(&field.name, field.value.clone());
+            }
+        } else {
+            self.request_fields.tell_set(set);
+        }
+    }
+
+    /// May something of this route look at the request's head again?
+    fn is_head_looked_at(&self) -> bool {
+        match &self.route {
+            Some(route) => {
+                route.pipeline.needs.request_head
+                    || self.snapshot.serving.plan.access_log == AccessLogFormat::Entry
+            }
             None => true,
-        };
-        match (looked_at, value) {
-            (false, value) => self.request_fields.tell(name, value),
+        }
+    }
+
+    fn put_in_head(&mut self, name: &TitledName, value: Option<HeaderValue>) {
+        match value {
             // Fails only for a map of more than 32,768 names, which the engine's limits do not let in.
-            (true, Some(value)) => drop(self.request.insert_header(name.title.clone(), value)),
-            (true, None) => drop(self.request.remove_header(&name.name)),
+            Some(value) => drop(self.request.insert_header(name.title.clone(), value)),
+            None => drop(self.request.remove_header(&name.name)),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::runtime::retry_budget::RetryBudget;
 use crate::runtime::router::Router;
 use crate::runtime::serving::Serving;
 use crate::runtime::slots::Slots;
+use crate::runtime::told::FieldSet;
 use crate::runtime::upstream_tls::UpstreamTls;
 
 /// Everything a request needs, as of one revision. Parts are shared with the snapshots before and after.
@@ -70,15 +71,8 @@ pub struct Forward {
 /// A principal linked.
 pub struct Principal {
     pub plan: Arc<PrincipalPlan>,
-    /// Its id, user name and custom id as header values, made when they are needed for the first time.
-    values: OnceLock<Box<PrincipalValues>>,
-}
-
-/// What upstreams are told about a principal.
-pub struct PrincipalValues {
-    pub id: HeaderValue,
-    pub username: Option<HeaderValue>,
-    pub custom_id: Option<HeaderValue>,
+    /// See [`Principal::told`].
+    told: OnceLock<Arc<FieldSet>>,
 }
 
 /// A credential linked.
@@ -92,23 +86,13 @@ impl Principal {
     pub fn new(plan: Arc<PrincipalPlan>) -> Self {
         Self {
             plan,
-            values: OnceLock::new(),
+            told: OnceLock::new(),
         }
     }
 
-    /// Its names as header values. A name that no header can carry is left out.
-    pub fn values(&self) -> &PrincipalValues {
-        self.values.get_or_init(|| {
-            let value = |name: &Option<Arc<str>>| {
-                let name = name.as_deref()?;
-                HeaderValue::from_bytes(name.as_bytes()).ok()
-            };
-            Box::new(PrincipalValues {
-                id: id_value(&self.plan.id),
-                username: value(&self.plan.username),
-                custom_id: value(&self.plan.custom_id),
-            })
-        })
+    /// What upstreams are told about it: made, by whoever tells it, when it is needed for the first time.
+    pub fn told(&self, make: impl FnOnce(&PrincipalPlan) -> FieldSet) -> &Arc<FieldSet> {
+        self.told.get_or_init(|| Arc::new(make(&self.plan)))
     }
 }
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use crate::runtime::titled::TitledName;
 
-/// Room for [`RequestFields`] at once: an authentication plugin tells five, and a request may have an identifier.
-const REQUEST_FIELDS: usize = 6;
+/// Room for [`RequestFields`] at once, besides sets: a credential's identifier and the request's.
+const REQUEST_FIELDS: usize = 2;
 
 /// The name of a told field.
 #[derive(Debug, Clone)]
@@ -94,6 +95,15 @@ impl Lengths {
         self.0 |= Self::bit(length);
     }
 
+    fn join(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    /// False: they have none in common. True: they may have.
+    fn meets(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
     /// False: there is none. True: there may be.
     fn may_hold(self, length: usize) -> bool {
         self.0 & Self::bit(length) != 0
@@ -112,10 +122,40 @@ pub struct RequestField {
     pub value: Option<HeaderValue>,
 }
 
+/// Fields that are told together, made once: telling them costs a reference.
+#[derive(Debug, Clone)]
+pub struct FieldSet {
+    fields: Box<[RequestField]>,
+    lengths: Lengths,
+}
+
+impl FieldSet {
+    /// A set; names are told apart by whoever makes it.
+    pub fn new<const N: usize>(fields: [(&'static TitledName, Option<HeaderValue>); N]) -> Self {
+        let mut lengths = Lengths::default();
+        let fields = fields.map(|(name, value)| {
+            lengths.insert(name.title.len());
+            let name = FieldName::Fixed(name);
+            RequestField { name, value }
+        });
+        Self {
+            fields: Box::new(fields),
+            lengths,
+        }
+    }
+
+    /// Each field with its value; `None` where none of the name goes upstream.
+    pub fn iter(&self) -> std::slice::Iter<'_, RequestField> {
+        self.fields.iter()
+    }
+}
+
 /// What the upstream is told, one field for each name.
 #[derive(Debug, Clone, Default)]
 pub struct RequestFields {
+    sets: SmallVec<[Arc<FieldSet>; 1]>,
     fields: Vec<RequestField>,
+    /// Of all of them.
     lengths: Lengths,
 }
 
@@ -124,7 +164,7 @@ impl RequestFields {
     pub fn tell(&mut self, name: FieldName, value: Option<HeaderValue>) {
         let length = name.title.len();
         if self.lengths.may_hold(length)
-            && let Some(known) = self.fields.iter_mut().find(|it| it.name.name == name.name)
+            && let Some(known) = self.known(&name.name)
         {
             known.value = value;
             return;
@@ -136,21 +176,45 @@ impl RequestFields {
         self.fields.push(RequestField { name, value });
     }
 
+    /// The same for each field of a set.
+    pub fn tell_set(&mut self, set: &Arc<FieldSet>) {
+        if self.lengths.meets(set.lengths) {
+            for field in set.iter() {
+                self.tell(field.name.clone(), field.value.clone());
+            }
+            return;
+        }
+        self.lengths.join(set.lengths);
+        self.sets.push(Arc::clone(set));
+    }
+
+    /// What is told under this name, to be changed: sets are dissolved for it.
+    fn known(&mut self, name: &HeaderName) -> Option<&mut RequestField> {
+        let is_it = |field: &RequestField| field.name.name == *name;
+        if self.sets.iter().any(|set| set.iter().any(is_it)) {
+            for set in std::mem::take(&mut self.sets) {
+                self.fields.extend(set.iter().cloned());
+            }
+        }
+        self.fields.iter_mut().find(|field| is_it(field))
+    }
+
     /// What is told under this name.
     pub fn get(&self, name: &HeaderName) -> Option<&RequestField> {
         if !self.lengths.may_hold(name.as_str().len()) {
             return None;
         }
-        self.fields.iter().find(|field| field.name.name == *name)
+        self.iter().find(|field| field.name.name == *name)
     }
 
     /// Is something, or that there is nothing, told under this name? In any case.
     pub fn replace(&self, name: &[u8]) -> bool {
-        self.lengths.may_hold(name.len()) && self.fields.iter().any(|field| field.name.is(name))
+        self.lengths.may_hold(name.len()) && self.iter().any(|field| field.name.is(name))
     }
 
-    pub fn iter(&self) -> std::slice::Iter<'_, RequestField> {
-        self.fields.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &RequestField> {
+        let sets = self.sets.iter().flat_map(|set| set.iter());
+        sets.chain(&self.fields)
     }
 }
 
@@ -242,6 +306,8 @@ mod tests {
     use super::*;
 
     static A: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("X-A"));
+    static LONG: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("X-Long"));
+    static OTHER: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("X-Otherwise"));
     static B: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("X-B"));
 
     fn text(text: &'static str) -> HeaderValue {
@@ -266,6 +332,35 @@ mod tests {
                 .get(&B.name)
                 .is_some_and(|field| field.value.is_none())
         );
+    }
+
+    #[test]
+    fn sets_are_told_whole_and_their_fields_may_be_told_anew() {
+        let set = Arc::new(FieldSet::new([(&*A, Some(text("1"))), (&*LONG, None)]));
+        let told = |fields: &RequestFields| {
+            let told = fields
+                .iter()
+                .map(|it| (it.name.name.clone(), it.value.clone()));
+            told.collect::<std::collections::HashMap<_, _>>()
+        };
+        // Told before, told after, and told again; beside a field that none of these is.
+        for order in [[0, 1, 2], [1, 0, 2], [2, 1, 1], [1, 2, 1]] {
+            let mut fields = RequestFields::default();
+            for step in order {
+                match step {
+                    0 => fields.tell(FieldName::from(&*A), Some(text("0"))),
+                    1 => fields.tell_set(&set),
+                    _ => fields.tell(FieldName::from(&*OTHER), Some(text("2"))),
+                }
+            }
+            let told = told(&fields);
+            assert_eq!(told.len(), fields.iter().count(), "{order:?}");
+            let first = if order == [1, 0, 2] { "0" } else { "1" };
+            assert_eq!(told.get(&A.name), Some(&Some(text(first))), "{order:?}");
+            assert_eq!(told.get(&LONG.name), Some(&None));
+            assert_eq!(told.get(&OTHER.name), Some(&Some(text("2"))));
+            assert!(fields.replace(b"x-LONG") && fields.get(&LONG.name).is_some());
+        }
     }
 
     #[test]

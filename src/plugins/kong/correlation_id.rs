@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use http::HeaderValue;
-use pingora_http::ResponseHeader;
+use pingora_http::{ResponseHeader, header_value_from_raw};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -146,7 +147,8 @@ impl CorrelationId {
                 text.extend_from_slice(PROCESS.as_bytes());
                 text.push(b'#');
                 text.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
-                lenient_value(&text)
+                // Digits, letters and dashes always make a header value.
+                header_value_from_raw(Bytes::copy_from_slice(&text))
             }
             Generator::Tracker => tracker(exchange),
         }

@@ -206,7 +206,10 @@ fn in_headers<'a>(
         return Ok(None);
     };
     match values.next() {
-        None => Ok(Some(String::from_utf8_lossy(value.as_bytes()))),
+        None => Ok(Some(match std::str::from_utf8(value.as_bytes()) {
+            Ok(key) => Cow::Borrowed(key),
+            Err(_) => String::from_utf8_lossy(value.as_bytes()),
+        })),
         Some(_) => Err(SEVERAL),
     }
 }

@@ -440,8 +440,9 @@ impl RateLimiting {
 /// A limit or what is left of it; seldom anything but a whole number.
 fn amount(value: f64) -> FieldValue {
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && (0.0..=EXACT_MAX).contains(&value) {
-        return FieldValue::Number(value as u64);
+    let whole = value as u64;
+    if whole as f64 == value && value <= EXACT_MAX {
+        return FieldValue::Number(whole);
     }
     let text = HeaderValue::try_from(value.to_string());
     text.map_or(FieldValue::Number(0), FieldValue::Text)

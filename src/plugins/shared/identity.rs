@@ -6,10 +6,12 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::model::plan::PrincipalPlan;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::Fault;
-use crate::runtime::snapshot::{Credential, Principal, Snapshot};
+use crate::runtime::snapshot::{Credential, Principal, Snapshot, id_value};
 use crate::runtime::titled::TitledName;
+use crate::runtime::told::FieldSet;
 
 static ID: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("X-Consumer-ID"));
 static CUSTOM_ID: LazyLock<TitledName> =
@@ -31,16 +33,27 @@ pub(crate) fn authenticate(
 ) {
     attach(exchange, principal);
     exchange.tell_upstream(&*CREDENTIAL, Some(identifier));
-    exchange.tell_upstream(&*ANONYMOUS, None);
     exchange.identity.credential = Some(credential);
 }
 
 fn attach(exchange: &mut Exchange, principal: Arc<Principal>) {
-    let values = principal.values();
-    exchange.tell_upstream(&*ID, Some(values.id.clone()));
-    exchange.tell_upstream(&*CUSTOM_ID, values.custom_id.clone());
-    exchange.tell_upstream(&*USERNAME, values.username.clone());
+    exchange.tell_upstream_set(principal.told(fields_of));
     exchange.identity.principal = Some(principal);
+}
+
+/// Names that no header can carry are left out.
+fn fields_of(plan: &PrincipalPlan) -> FieldSet {
+    let value = |name: &Option<Arc<str>>| {
+        let name = name.as_deref()?;
+        HeaderValue::from_bytes(name.as_bytes()).ok()
+    };
+    FieldSet::new([
+        (&ID, Some(id_value(&plan.id))),
+        (&CUSTOM_ID, value(&plan.custom_id)),
+        (&USERNAME, value(&plan.username)),
+        // Unless the principal stands in for somebody: that is told then.
+        (&ANONYMOUS, None),
+    ])
 }
 
 /// The principal that stands in for callers who prove nothing, as configured: by id or by user name.
