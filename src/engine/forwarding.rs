@@ -189,9 +189,7 @@ pub(crate) fn write_head(
         }
         BodyFraming::None => {}
     }
-    for (name, value) in told(exchange) {
-        put_field(into, &name.title, value.as_bytes());
-    }
+    told(exchange).for_each(|(name, value)| put_field(into, &name.title, value.as_bytes()));
     for_each_added(exchange, destination, scratch, |name, value| {
         put_field(into, &name.title, value);
     });

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Version};
+use http::{HeaderValue, Method, Version};
 use pingora_http::{IntoCaseHeaderName, RequestHeader};
 use smallvec::SmallVec;
 use tokio::io::ReadBuf;
@@ -212,9 +212,9 @@ impl Http1 {
         let bytes = self.buffer.split_to(length).freeze();
         for (name, value) in places {
             let name = bytes.slice(name).into_case_header_name();
-            let value = pingora_http::header_value_from_raw(bytes.slice(value));
-            if head.append_header(name, value).is_err() {
-                // Only a header map at its size limit refuses.
+            let value = HeaderValue::from_maybe_shared(bytes.slice(value));
+            if !value.is_ok_and(|value| head.append_header(name, value).is_ok()) {
+                // Only a header map at its size limit refuses: the parser has seen to it that the value is one.
                 self.head = bytes;
                 return Err(Unfit::Extraordinary);
             }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora_http::{IntoCaseHeaderName, ResponseHeader};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -279,7 +279,8 @@ impl UpstreamConnection {
                 continue;
             }
             let name = bytes.slice(name).into_case_header_name();
-            let value = pingora_http::header_value_from_raw(bytes.slice(value));
+            let value = HeaderValue::from_maybe_shared(bytes.slice(value));
+            let value = value.map_err(|_| malformed("field value"))?;
             head.append_header(name, value)
                 .map_err(|_| malformed("field name"))?;
         }

@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use bytes::Bytes;
 use http::HeaderValue;
-use pingora_http::{ResponseHeader, header_value_from_raw};
+use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -147,8 +146,7 @@ impl CorrelationId {
                 text.extend_from_slice(PROCESS.as_bytes());
                 text.push(b'#');
                 text.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
-                // Digits, letters and dashes always make a header value.
-                header_value_from_raw(Bytes::copy_from_slice(&text))
+                lenient_value(&text)
             }
             Generator::Tracker => tracker(exchange),
         }
