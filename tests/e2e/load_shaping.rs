@@ -22,8 +22,8 @@ fn gateway(settings: &[(&str, &str)]) -> (Origin, Gateway) {
     (origin, gateway)
 }
 
-/// Sends `bytes` one by one, with a pause after each, until the other side has enough; how long it took.
-fn drip(mut stream: TcpStream, bytes: &[u8], pause: Duration) -> Duration {
+/// Sends `bytes` one by one, with a pause after each, until the other side has enough.
+fn drip(mut stream: TcpStream, bytes: &[u8], pause: Duration) {
     let since = Instant::now();
     stream.set_read_timeout(Some(pause)).unwrap();
     for byte in bytes.iter().cycle() {
@@ -38,7 +38,6 @@ fn drip(mut stream: TcpStream, bytes: &[u8], pause: Duration) -> Duration {
         }
         assert!(since.elapsed() < DEADLINE, "never closed");
     }
-    since.elapsed()
 }
 
 #[test]
@@ -50,15 +49,15 @@ fn a_head_has_its_time_in_total_however_it_drips() {
     let head =
         b"GET / HTTP/1.1\r\nHost: a\r\nX-Y: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     let pause = Duration::from_millis(100);
-    let taken = drip(connect(gateway.proxy()), head, pause);
+    let since = Instant::now();
+    drip(connect(gateway.proxy()), head, pause);
+    let taken = since.elapsed();
     assert!(taken > Duration::from_millis(900), "{taken:?}");
-    assert!(taken < Duration::from_secs(6), "{taken:?}");
     // Also behind a request that was served.
     let mut second = connect(gateway.proxy());
     second.write_all(request.as_bytes()).unwrap();
     assert!(second.read(&mut [0; 4096]).unwrap() > 0);
-    let taken = drip(second, head, pause);
-    assert!(taken < Duration::from_secs(6), "{taken:?}");
+    drip(second, head, pause);
     // Silence between requests is another matter.
     assert_eq!(other.exchange(request).status, 200);
 }
@@ -73,8 +72,10 @@ fn a_body_that_trickles_is_given_up() {
     let workers = heads.map(|head| {
         let mut stream = connect(gateway.proxy());
         std::thread::spawn(move || {
+            let since = Instant::now();
             stream.write_all(head.as_bytes()).unwrap();
-            drip(stream, b"x", Duration::from_millis(200))
+            drip(stream, b"x", Duration::from_millis(200));
+            since.elapsed()
         })
     });
     for worker in workers {
@@ -92,13 +93,13 @@ fn a_body_that_trickles_is_given_up() {
 fn idle_connections_end_when_the_settings_say() {
     let (_origin, gateway) = gateway(&[("keepalive_timeout", "1"), ("http2_idle_timeout", "1")]);
     let mut stream = connect(gateway.proxy());
+    let since = Instant::now();
     stream
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         .unwrap();
     assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
-    let since = Instant::now();
     assert!(is_closed(stream));
-    assert!(since.elapsed() > Duration::from_millis(500));
+    assert!(since.elapsed() > Duration::from_millis(900));
     let mut http2 = crate::harness::tls_stream(gateway.tls(), Some("a.test"), b"\x02h2");
     http2
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")

@@ -305,11 +305,11 @@ mod tests {
         assert_eq!((carried.to_upstream, carried.to_client), (300_000, 13));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn ends_silence_and_tells_it_from_a_jam() {
         let patience = Patience {
-            idle: Duration::from_secs(60),
-            stuck: Duration::from_secs(5),
+            idle: Duration::from_secs(3),
+            stuck: Duration::from_millis(100),
         };
         let (_client, _upstream, carrying) = joined(10, patience);
         let (ended, _) = carrying.await.unwrap();
