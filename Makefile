@@ -39,7 +39,7 @@ bench: ## Measure what a request, a compile and a swap pay
 	scripts/install-packages build
 	$(CARGO) bench --bench '*'
 
-load-test: ## Measure the gateway beside nginx, HAProxy and bare Pingora (about 15 minutes)
+load-test: ## Measure the gateway beside nginx, HAProxy and bare Pingora (about half an hour)
 	scripts/install-packages build test
 	scripts/get-consul $(TARGET)
 	$(CARGO) build --release --workspace
