@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, bail};
 
 use crate::bundles::Bundle;
 use crate::contestant::{self, API_KEY, Contestant, Ground, Program, Setup};
@@ -18,9 +18,6 @@ use crate::tunnels;
 
 /// Connections of `wrk` when each request opens a new one.
 const NEW_CONNECTIONS_AT_ONCE: u32 = 16;
-/// So many times as many rounds where the gateway is compared with itself: a few per cent are asked for there, and two of
-/// its processes may differ by a fifth for seconds.
-pub(crate) const ROUNDS_BESIDE_OWN: u32 = 3;
 /// Idle connections opened and closed before counting, so that pools and arenas have grown.
 const IDLE_WARM_UP: usize = 50;
 
@@ -216,14 +213,26 @@ fn run_scenario(
             rounds: Vec::new(),
         });
     }
-    for round in 0..rounds_of(scenario, plan) {
-        for (contestant, result) in running.iter_mut().zip(&mut contestants) {
-            let measured = measure(scenario, contestant, plan, ground.folder)
-                .with_context(|| format!("{}, round {}", contestant.program, round + 1))?;
+    for round in 0..plan.rounds {
+        let mut measured = Vec::new();
+        let mut waiting = running.iter_mut();
+        while let Some(contestant) = waiting.next() {
+            let program = contestant.program;
+            let result = contestants.get(measured.len());
+            let is_own_baseline = result.is_some_and(|result| result.is_own_baseline);
+            // The gateway under the scenario's setup stands behind its plain run.
+            let rounds = match is_own_baseline.then(|| waiting.next()).flatten() {
+                Some(other) => measure_together(scenario, [contestant, other], plan, ground.folder)
+                    .map(|pair| pair.to_vec()),
+                None => measure(scenario, contestant, plan, ground.folder).map(|one| vec![one]),
+            };
+            measured.extend(rounds.with_context(|| format!("{program}, round {}", round + 1))?);
+        }
+        for (measured, result) in measured.into_iter().zip(&mut contestants) {
             eprintln!(
                 "    round {}: {:<13} {:>9.1}  ({} failed)",
                 round + 1,
-                contestant.program.to_string(),
+                result.program.to_string(),
                 measured.figure,
                 measured.report.failed
             );
@@ -234,14 +243,6 @@ fn run_scenario(
         scenario,
         contestants,
     })
-}
-
-/// More than planned beside the gateway's own figure, unless one is all that is wanted.
-fn rounds_of(scenario: &Scenario, plan: &Plan) -> u32 {
-    match scenario.own_baseline && plan.rounds > 1 {
-        true => plan.rounds * ROUNDS_BESIDE_OWN,
-        false => plan.rounds,
-    }
 }
 
 /// Who takes part in a scenario, and with what.
@@ -332,6 +333,48 @@ fn measure(
             })
         }
     }
+}
+
+/// Loads the gateway's plain run and the scenario's at once, on the same core in the same seconds: a slow stretch of the
+/// machine finds both.
+fn measure_together(
+    scenario: &Scenario,
+    mut pair: [&mut Contestant; 2],
+    plan: &Plan,
+    folder: &Path,
+) -> Result<[Round; 2]> {
+    let [mut before, mut after] = [[0.0; 2]; 2];
+    for (contestant, before) in pair.iter_mut().zip(&mut before) {
+        generate(scenario.load, contestant, 1, None, folder)?;
+        *before = cpu_microseconds(contestant)?;
+    }
+    let [plain, configured] = &pair;
+    let load =
+        |contestant: &Contestant| generate(scenario.load, contestant, plan.seconds, None, folder);
+    let reports = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| load(plain));
+        let one = load(configured);
+        let other = beside
+            .join()
+            .unwrap_or_else(|_| bail!("the load's thread panicked"));
+        Ok::<_, Error>([other?, one?])
+    })?;
+    for (contestant, after) in pair.iter_mut().zip(&mut after) {
+        *after = cpu_microseconds(contestant)?;
+    }
+    let mut rounds = [Round::default(); 2];
+    let times = before.into_iter().zip(after);
+    for (((round, report), (before, after)), contestant) in
+        rounds.iter_mut().zip(reports).zip(times).zip(pair)
+    {
+        *round = Round {
+            figure: (after - before) / report.requests.max(1) as f64,
+            report,
+            resident_mb: resident_mb(contestant)?,
+            ..Round::default()
+        };
+    }
+    Ok(rounds)
 }
 
 /// Loads a contestant; `connections` instead of as many as the scenario says.

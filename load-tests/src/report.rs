@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::contestant::Setup;
-use crate::measure::{ContestantResult, Plan, ROUNDS_BESIDE_OWN, Results, ScenarioResult};
+use crate::measure::{ContestantResult, Plan, Results, ScenarioResult};
 use crate::scenario::{Load, Target};
 
 /// What the figures were measured on: no host name, no paths.
@@ -43,13 +43,8 @@ pub(crate) fn markdown(results: &Results, machine: &Machine, plan: &Plan) -> Str
     let _ = writeln!(text, "# Load test results\n");
     let _ = writeln!(
         text,
-        "Commit {}, {} ({} cores), {} rounds of {} s, {} beside an own figure. Medians; ratios are taken within a round.",
-        machine.commit,
-        machine.cpu,
-        machine.cores,
-        plan.rounds,
-        plan.seconds,
-        plan.rounds * ROUNDS_BESIDE_OWN
+        "Commit {}, {} ({} cores), {} rounds of {} s. Medians; ratios are taken within a round.",
+        machine.commit, machine.cpu, machine.cores, plan.rounds, plan.seconds
     );
     let _ = writeln!(
         text,
