@@ -219,9 +219,11 @@ fn run_scenario(
         while let Some(contestant) = waiting.next() {
             let program = contestant.program;
             let result = contestants.get(measured.len());
-            let is_own_baseline = result.is_some_and(|result| result.is_own_baseline);
+            // Memory does not depend on what runs beside.
+            let is_pair = result.is_some_and(|result| result.is_own_baseline)
+                && !matches!(scenario.load, Load::ResidentMemory);
             // The gateway under the scenario's setup stands behind its plain run.
-            let rounds = match is_own_baseline.then(|| waiting.next()).flatten() {
+            let rounds = match is_pair.then(|| waiting.next()).flatten() {
                 Some(other) => measure_together(scenario, [contestant, other], plan, ground.folder)
                     .map(|pair| pair.to_vec()),
                 None => measure(scenario, contestant, plan, ground.folder).map(|one| vec![one]),
