@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::bundles::Bundle;
 use crate::contestant::{self, API_KEY, Contestant, Ground, Program, Setup};
@@ -224,8 +224,13 @@ fn run_scenario(
                 && !matches!(scenario.load, Load::ResidentMemory);
             // The gateway under the scenario's setup stands behind its plain run.
             let rounds = match is_pair.then(|| waiting.next()).flatten() {
-                Some(other) => measure_together(scenario, [contestant, other], plan, ground.folder)
-                    .map(|pair| pair.to_vec()),
+                Some(other) => measure_together(
+                    scenario.load,
+                    [contestant, other],
+                    plan.seconds,
+                    ground.folder,
+                )
+                .map(|pair| pair.to_vec()),
                 None => measure(scenario, contestant, plan, ground.folder).map(|one| vec![one]),
             };
             measured.extend(rounds.with_context(|| format!("{program}, round {}", round + 1))?);
@@ -318,21 +323,13 @@ fn measure(
             })
         }
         load => {
-            generate(load, contestant, 1, None, folder)?;
-            let before = cpu_microseconds(contestant)?;
+            let before = warmed(load, contestant, folder)?;
             let report = generate(load, contestant, plan.seconds, None, folder)?;
-            let after = cpu_microseconds(contestant)?;
-            let alone = match contestant.setup {
-                Setup::Mesh(_) => generate(load, contestant, plan.seconds, Some(1), folder)?,
-                _ => Report::default(),
-            };
-            Ok(Round {
-                // Not a number, hence not counted, if there is nobody whose time it could be.
-                figure: (after - before) / report.requests.max(1) as f64,
-                report,
-                resident_mb: resident_mb(contestant)?,
-                alone,
-            })
+            let mut round = round_since(before, contestant, report)?;
+            if let Setup::Mesh(_) = contestant.setup {
+                round.alone = generate(load, contestant, plan.seconds, Some(1), folder)?;
+            }
+            Ok(round)
         }
     }
 }
@@ -340,43 +337,43 @@ fn measure(
 /// Loads the gateway's plain run and the scenario's at once, on the same core in the same seconds: a slow stretch of the
 /// machine finds both.
 fn measure_together(
-    scenario: &Scenario,
-    mut pair: [&mut Contestant; 2],
-    plan: &Plan,
+    load: Load,
+    [plain, configured]: [&mut Contestant; 2],
+    seconds: u64,
     folder: &Path,
 ) -> Result<[Round; 2]> {
-    let [mut before, mut after] = [[0.0; 2]; 2];
-    for (contestant, before) in pair.iter_mut().zip(&mut before) {
-        generate(scenario.load, contestant, 1, None, folder)?;
-        *before = cpu_microseconds(contestant)?;
-    }
-    let [plain, configured] = &pair;
-    let load =
-        |contestant: &Contestant| generate(scenario.load, contestant, plan.seconds, None, folder);
-    let reports = std::thread::scope(|scope| {
-        let beside = scope.spawn(|| load(plain));
-        let one = load(configured);
-        let other = beside
-            .join()
-            .unwrap_or_else(|_| bail!("the load's thread panicked"));
-        Ok::<_, Error>([other?, one?])
-    })?;
-    for (contestant, after) in pair.iter_mut().zip(&mut after) {
-        *after = cpu_microseconds(contestant)?;
-    }
-    let mut rounds = [Round::default(); 2];
-    let times = before.into_iter().zip(after);
-    for (((round, report), (before, after)), contestant) in
-        rounds.iter_mut().zip(reports).zip(times).zip(pair)
-    {
-        *round = Round {
-            figure: (after - before) / report.requests.max(1) as f64,
-            report,
-            resident_mb: resident_mb(contestant)?,
-            ..Round::default()
-        };
-    }
-    Ok(rounds)
+    let [before_plain, before_configured] = [
+        warmed(load, plain, folder)?,
+        warmed(load, configured, folder)?,
+    ];
+    let generate = |contestant: &Contestant| generate(load, contestant, seconds, None, folder);
+    let (beside, report) = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| generate(plain));
+        let report = generate(configured);
+        (beside.join(), report)
+    });
+    let beside = beside.unwrap_or_else(|_| bail!("the load's thread panicked"));
+    Ok([
+        round_since(before_plain, plain, beside?)?,
+        round_since(before_configured, configured, report?)?,
+    ])
+}
+
+/// What a contestant has spent once it is warm.
+fn warmed(load: Load, contestant: &mut Contestant, folder: &Path) -> Result<f64> {
+    generate(load, contestant, 1, None, folder)?;
+    cpu_microseconds(contestant)
+}
+
+/// What the requests of this report cost, of a contestant that had spent `before`.
+fn round_since(before: f64, contestant: &mut Contestant, report: Report) -> Result<Round> {
+    Ok(Round {
+        // Not a number, hence not counted, if there is nobody whose time it could be.
+        figure: (cpu_microseconds(contestant)? - before) / report.requests.max(1) as f64,
+        report,
+        resident_mb: resident_mb(contestant)?,
+        ..Round::default()
+    })
 }
 
 /// Loads a contestant; `connections` instead of as many as the scenario says.
