@@ -11,6 +11,7 @@ use http::{HeaderValue, Method};
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
+use crate::engine::heads::put_field;
 use crate::model::plan::Protocol;
 use crate::model::route::split_port;
 use crate::runtime::cluster::Picked;
@@ -265,13 +266,6 @@ pub(crate) fn upstream_method(exchange: &Exchange) -> &Method {
         .unwrap_or(&exchange.request.method)
 }
 
-fn put_field(into: &mut BytesMut, name: &[u8], value: &[u8]) {
-    into.put_slice(name);
-    into.put_slice(b": ");
-    into.put_slice(value);
-    into.put_slice(b"\r\n");
-}
-
 /// Hop-by-hop fields, and those that are written anew. Names come as sent, in any case.
 fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
     let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
@@ -288,7 +282,7 @@ fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
             _ => is(&PROXY) || starts_with_proxy(name),
         } || named.iter().any(is);
     }
-    is_own(exchange, name) || exchange.request_fields.replace(name) || named.iter().any(is)
+    is_own(exchange, name) || exchange.request_fields.stand_for(name) || named.iter().any(is)
 }
 
 /// Fields that are the gateway's own to write, or that end here.

@@ -104,6 +104,14 @@ pub(crate) fn insert_left_fields(exchange: &mut Exchange, head: &mut ResponseHea
     }
 }
 
+/// Writes a field of an HTTP/1 head.
+pub(crate) fn put_field(wire: &mut BytesMut, name: &[u8], value: &[u8]) {
+    wire.put_slice(name);
+    wire.put_slice(b": ");
+    wire.put_slice(value);
+    wire.put_slice(b"\r\n");
+}
+
 /// What the gateway says of itself, written into a head that plugins have already seen.
 pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHeader) {
     let mut added: SmallVec<[(&TitledName, HeaderValue); 8]> = SmallVec::new();
@@ -143,23 +151,18 @@ pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHea
 /// The same, and what access left, written behind a head on its way to an HTTP/1 client.
 pub(crate) fn put_gateway_headers(exchange: &Exchange, head: &ResponseHeader, wire: &mut BytesMut) {
     for field in exchange.response_fields.iter() {
-        wire.put_slice(&field.name.title);
-        wire.put_slice(b": ");
-        field.value.put(wire);
-        wire.put_slice(b"\r\n");
+        let name = &field.name.title;
+        field.value.show(|value| put_field(wire, name, value));
     }
     for_each_gateway_header(exchange, head, |name, value| {
-        wire.put_slice(&name.title);
-        wire.put_slice(b": ");
-        wire.put_slice(value);
-        wire.put_slice(b"\r\n");
+        put_field(wire, &name.title, value);
     });
 }
 
 /// Does one of the fields written behind the head stand instead of this one?
 pub(crate) fn is_written_anew(exchange: &Exchange, name: &[u8]) -> bool {
-    let is_via = || VIA_TITLED.is(name) && exchange.snapshot.serving.headers.via_http1.is_some();
-    (name.len() == 3 && is_via()) || exchange.response_fields.replace(name)
+    let is_via = VIA_TITLED.is(name) && exchange.snapshot.serving.headers.via_http1.is_some();
+    is_via || exchange.response_fields.stand_for(name)
 }
 
 /// Names are data: a dialect chose them.

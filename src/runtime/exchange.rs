@@ -268,7 +268,7 @@ impl Exchange {
     /// The field has a place in the head only where something of this route may look at the head again.
     pub fn tell_upstream(&mut self, name: impl Into<FieldName>, value: Option<HeaderValue>) {
         let name = name.into();
-        match self.is_head_looked_at() {
+        match name.is_asked_for() || self.is_head_looked_at() {
             true => self.put_in_head(&name, value),
             false => self.request_fields.tell(name, value),
         }

@@ -6,14 +6,10 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::runtime::titled::TitledName;
-
-/// Room for [`RequestFields`] at once, besides sets: a credential's identifier and the request's.
-const REQUEST_FIELDS: usize = 2;
 
 /// The name of a told field.
 #[derive(Debug, Clone)]
@@ -22,6 +18,17 @@ pub enum FieldName {
     Fixed(&'static TitledName),
     /// From a configuration.
     Configured(Arc<TitledName>),
+}
+
+impl FieldName {
+    /// May the gateway ask a request's head for a field of this name? Of its own making none that it tells; of a
+    /// configuration's any, such as `Cookie`, but those that say that they hold an identifier.
+    pub fn is_asked_for(&self) -> bool {
+        match self {
+            Self::Fixed(_) => false,
+            Self::Configured(name) => !name.name.as_str().ends_with("-id"),
+        }
+    }
 }
 
 impl Deref for FieldName {
@@ -56,11 +63,11 @@ pub enum FieldValue {
 }
 
 impl FieldValue {
-    /// Writes the value.
-    pub fn put(&self, into: &mut BytesMut) {
+    /// Shows the value as it is written.
+    pub fn show(&self, to: impl FnOnce(&[u8])) {
         match self {
-            Self::Text(text) => into.put_slice(text.as_bytes()),
-            Self::Number(number) => into.put_slice(itoa::Buffer::new().format(*number).as_bytes()),
+            Self::Text(text) => to(text.as_bytes()),
+            Self::Number(number) => to(itoa::Buffer::new().format(*number).as_bytes()),
         }
     }
 }
@@ -169,9 +176,6 @@ impl RequestFields {
             known.value = value;
             return;
         }
-        if self.fields.is_empty() {
-            self.fields.reserve(REQUEST_FIELDS);
-        }
         self.lengths.insert(length);
         self.fields.push(RequestField { name, value });
     }
@@ -208,7 +212,7 @@ impl RequestFields {
     }
 
     /// Is something, or that there is nothing, told under this name? In any case.
-    pub fn replace(&self, name: &[u8]) -> bool {
+    pub fn stand_for(&self, name: &[u8]) -> bool {
         self.lengths.may_hold(name.len()) && self.iter().any(|field| field.name.is(name))
     }
 
@@ -274,7 +278,7 @@ impl ResponseFields {
     }
 
     /// Does one of them stand instead of fields of this name? In any case.
-    pub fn replace(&self, name: &[u8]) -> bool {
+    pub fn stand_for(&self, name: &[u8]) -> bool {
         let stands_instead = |field: &ResponseField| !field.beside_others && field.name.is(name);
         self.lengths.may_hold(name.len()) && self.fields.iter().any(stands_instead)
     }
@@ -323,10 +327,12 @@ mod tests {
         fields.tell(FieldName::from(&same.unwrap()), Some(text("2")));
         let told: Vec<_> = fields.iter().map(|it| (&it.name.name, &it.value)).collect();
         assert_eq!(told, [(&A.name, &Some(text("2"))), (&B.name, &None)]);
-        assert!(fields.replace(b"X-a") && fields.replace(b"x-b"));
+        assert!(fields.stand_for(b"X-a") && fields.stand_for(b"x-b"));
         // Of the same length, and of one that shares its bit.
         let long = [b'x'; 67];
-        assert!(!fields.replace(b"X-C") && !fields.replace(&long) && !fields.replace(b"Host"));
+        assert!(
+            !fields.stand_for(b"X-C") && !fields.stand_for(&long) && !fields.stand_for(b"Host")
+        );
         assert!(
             fields
                 .get(&B.name)
@@ -359,7 +365,7 @@ mod tests {
             assert_eq!(told.get(&A.name), Some(&Some(text(first))), "{order:?}");
             assert_eq!(told.get(&LONG.name), Some(&None));
             assert_eq!(told.get(&OTHER.name), Some(&Some(text("2"))));
-            assert!(fields.replace(b"x-LONG") && fields.get(&LONG.name).is_some());
+            assert!(fields.stand_for(b"x-LONG") && fields.get(&LONG.name).is_some());
         }
     }
 
@@ -368,7 +374,7 @@ mod tests {
         let mut fields = ResponseFields::default();
         fields.push(ResponseField::beside(&A, text("left")));
         fields.push(ResponseField::instead(&B, 7));
-        assert!(fields.replace(b"x-B") && !fields.replace(b"X-A"));
+        assert!(fields.stand_for(b"x-B") && !fields.stand_for(b"X-A"));
         fields.take_back(&text("left").into());
         let left: Vec<_> = fields
             .into_iter()
@@ -379,9 +385,9 @@ mod tests {
 
     #[test]
     fn numbers_are_written_in_decimal() {
-        let mut wire = BytesMut::new();
-        FieldValue::from(u64::MAX).put(&mut wire);
-        FieldValue::from(text(" %")).put(&mut wire);
-        assert_eq!(wire, format!("{} %", u64::MAX));
+        let mut wire = Vec::new();
+        FieldValue::from(u64::MAX).show(|value| wire.extend_from_slice(value));
+        FieldValue::from(text(" %")).show(|value| wire.extend_from_slice(value));
+        assert_eq!(wire, format!("{} %", u64::MAX).into_bytes());
     }
 }

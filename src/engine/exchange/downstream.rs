@@ -265,10 +265,7 @@ fn put_head(
         if added.is_some_and(|exchange| heads::is_written_anew(exchange, name)) {
             continue;
         }
-        wire.put_slice(name);
-        wire.put_slice(b": ");
-        wire.put_slice(value.as_bytes());
-        wire.put_slice(b"\r\n");
+        heads::put_field(wire, name, value.as_bytes());
     }
     if let Some(exchange) = added {
         heads::put_gateway_headers(exchange, head, wire);

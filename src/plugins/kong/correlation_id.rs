@@ -13,7 +13,7 @@ use crate::model::catalog::PluginInfo;
 use crate::model::plan::InstancePlan;
 use crate::model::serving::AccessLogFormat;
 use crate::plugins::shared::configuration::read;
-use crate::plugins::shared::headers::{lenient_value, set_request, set_response};
+use crate::plugins::shared::headers::{lenient_value, set_response};
 use crate::runtime::clock;
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
@@ -60,7 +60,6 @@ fn link(plan: &Arc<InstancePlan>, _: &LinkContext<'_>) -> Result<Arc<dyn Plugin>
     let name = config.header_name.as_deref().unwrap_or("Kong-Request-ID");
     let header = TitledName::parse(name).map_err(|error| format!("config.header_name: {error}"))?;
     Ok(Arc::new(CorrelationId {
-        told: header.name.as_str().ends_with("-id"),
         header: Arc::new(header),
         generator: config.generator,
         echo: config.echo_downstream,
@@ -69,9 +68,6 @@ fn link(plan: &Arc<InstancePlan>, _: &LinkContext<'_>) -> Result<Arc<dyn Plugin>
 
 struct CorrelationId {
     header: Arc<TitledName>,
-    /// May the field stay beside the head? Where the name says that it holds an identifier: the gateway asks no head for
-    /// such a field, while it might ask for one named `Cookie`.
-    told: bool,
     generator: Generator,
     echo: bool,
 }
@@ -109,10 +105,7 @@ impl Plugin for CorrelationId {
             exchange.notes.push(("correlation_id", note.into()));
         }
         if let Some(id) = made {
-            match self.told {
-                true => exchange.tell_upstream(&self.header, Some(id)),
-                false => set_request(&mut exchange.request, self.header.title.clone(), id),
-            }
+            exchange.tell_upstream(&self.header, Some(id));
         }
         Flow::Continue
     }

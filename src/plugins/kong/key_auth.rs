@@ -207,6 +207,7 @@ fn in_headers<'a>(
     };
     match values.next() {
         None => Ok(Some(match std::str::from_utf8(value.as_bytes()) {
+            // Nearly every key is text as it stands; the lenient reading is for the others.
             Ok(key) => Cow::Borrowed(key),
             Err(_) => String::from_utf8_lossy(value.as_bytes()),
         })),
