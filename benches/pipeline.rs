@@ -272,7 +272,7 @@ fn pipelines(criterion: &mut Criterion) {
             let mut exchange = Exchange::new(
                 snapshot.clone(),
                 connection.clone(),
-                Box::new(request),
+                request.into(),
                 RequestId::from_bits(7),
                 Instant::now(),
             );

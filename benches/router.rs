@@ -108,7 +108,7 @@ fn lookup(criterion: &mut Criterion) {
                         host,
                         path: path.as_bytes(),
                         query: b"",
-                        headers: &headers,
+                        headers: (&headers).into(),
                         header_count_max: 100,
                         query_count_max: 100,
                         sni: None,

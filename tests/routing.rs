@@ -96,7 +96,7 @@ impl Request {
             host: &self.host,
             path: self.path.as_bytes(),
             query: b"",
-            headers: &headers,
+            headers: (&headers).into(),
             header_count_max: 100,
             query_count_max: 100,
             sni: self.sni.as_deref(),

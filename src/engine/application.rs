@@ -10,12 +10,12 @@ use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
-use pingora_http::RequestHeader;
 use pingora_proxy::HttpProxy;
 
 use crate::engine::gateway::{BEGUN, Begun, ForcedDriver, Gateway};
 use crate::engine::hooks::Hooks;
 use crate::engine::http1::Http1;
+use crate::runtime::head::RequestHead;
 
 /// The gateway and Pingora's proxy path, which leads to it as well.
 pub(crate) struct Application {
@@ -33,7 +33,7 @@ impl Application {
     pub(crate) async fn serve_http1(
         &self,
         http1: &mut Http1,
-        request: Box<RequestHeader>,
+        request: RequestHead,
         body: usize,
     ) -> Option<Begun> {
         self.gateway.serve_http1(http1, request, body).await

@@ -91,7 +91,7 @@ impl Client<'_> {
         if Io::under(session).is_some_and(Io::is_line_broken) {
             return Some("a space in the request target");
         }
-        let both = exchange.request.headers.contains_key(TRANSFER_ENCODING)
+        let both = exchange.request.fields().contains(&TRANSFER_ENCODING)
             && session
                 .as_http1()
                 .is_some_and(|http1| announces_length(&http1.get_headers_raw_bytes()));
@@ -170,7 +170,7 @@ impl BodySource for Client<'_> {
         if length.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
-        if exchange.request.headers.contains_key(EXPECT) {
+        if exchange.request.fields().contains(&EXPECT) {
             if let Self::Session(session) = self {
                 let written = session.write_continue_response().await;
                 written.map_err(BodyError::Session)?;

@@ -16,6 +16,7 @@ use crate::model::plan::Protocol;
 use crate::model::route::split_port;
 use crate::runtime::cluster::Picked;
 use crate::runtime::exchange::Exchange;
+use crate::runtime::head::Fields;
 use crate::runtime::path;
 use crate::runtime::snapshot::{Forward, Route};
 use crate::runtime::titled::TitledName;
@@ -50,11 +51,9 @@ pub(crate) struct Destination<'a> {
 type Named = SmallVec<[HeaderName; 4]>;
 
 /// Is the request WebSocket's (or nobody's) upgrade? Other upgrades are not forwarded.
-pub(crate) fn is_websocket_upgrade(request: &RequestHeader) -> bool {
-    request
-        .headers
-        .get(UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+pub(crate) fn is_websocket_upgrade(exchange: &Exchange) -> bool {
+    let upgrade = exchange.request.fields().get(&UPGRADE);
+    upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
 }
 
 /// The name that the upstream is asked for.
@@ -160,26 +159,18 @@ pub(crate) fn write_head(
     into.put_slice(scratch);
     into.put_slice(b" HTTP/1.1\r\nHost: ");
     into.put_slice(upstream_host(exchange, destination).as_bytes());
-    into.put_slice(match is_websocket_upgrade(&exchange.request) {
+    into.put_slice(match is_websocket_upgrade(exchange) {
         true => b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n".as_slice(),
         false => b"\r\nConnection: keep-alive\r\n".as_slice(),
     });
-    let named = named_by_connection(&exchange.request);
-    if exchange.request.has_case() {
-        for (name, value) in exchange.request.case_header_iter() {
-            if !is_dropped(exchange, &named, name.as_slice()) {
-                put_field(into, name.as_slice(), value.as_bytes());
-            }
+    let fields = exchange.request.fields();
+    let named = named_by_connection(fields);
+    exchange.request.each(|name, value| {
+        if !is_dropped(exchange, &named, name) {
+            put_field(into, name, value);
         }
-    } else {
-        // HTTP/2 knows lower case only, and Pingora iterates over nothing then.
-        for (name, value) in &exchange.request.headers {
-            if !is_dropped(exchange, &named, name.as_str().as_bytes()) {
-                put_field(into, name.as_str().as_bytes(), value.as_bytes());
-            }
-        }
-    }
-    if wants_trailers(&exchange.request) {
+    });
+    if wants_trailers(fields) {
         put_field(into, b"TE", b"trailers");
     }
     match body {
@@ -203,7 +194,7 @@ pub(crate) fn edit_head(
     destination: &Destination<'_>,
     head: &mut RequestHeader,
 ) -> pingora_error::Result<()> {
-    let upgrade = is_websocket_upgrade(&exchange.request);
+    let upgrade = is_websocket_upgrade(exchange);
     let framing: SmallVec<[(HeaderName, HeaderValue); 2]> = [CONTENT_LENGTH, TRANSFER_ENCODING]
         .into_iter()
         .filter_map(|name| head.headers.get(&name).cloned().map(|value| (name, value)))
@@ -215,7 +206,7 @@ pub(crate) fn edit_head(
     let mut scratch = Vec::with_capacity(128);
     put_upstream_target(exchange, destination, &mut scratch);
     head.set_raw_path(&scratch)?;
-    let named = named_by_connection(&exchange.request);
+    let named = named_by_connection(exchange.request.fields());
     let dropped: SmallVec<[HeaderName; 16]> = head
         .headers
         .keys()
@@ -240,7 +231,7 @@ pub(crate) fn edit_head(
     } else if version <= http::Version::HTTP_11 {
         head.insert_header(CONNECTION, "keep-alive")?;
     }
-    if wants_trailers(&exchange.request) {
+    if wants_trailers(exchange.request.fields()) {
         head.insert_header(TE, "trailers")?;
     }
     for (name, value) in told(exchange) {
@@ -263,7 +254,7 @@ pub(crate) fn upstream_method(exchange: &Exchange) -> &Method {
         .edits
         .as_ref()
         .and_then(|edits| edits.method.as_ref())
-        .unwrap_or(&exchange.request.method)
+        .unwrap_or(exchange.request.method())
 }
 
 /// Hop-by-hop fields, and those that are written anew. Names come as sent, in any case.
@@ -280,7 +271,8 @@ fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
             17 => is(&TRANSFER_ENCODING),
             // Proxy-Authorization and the like speak of the hop that ends here.
             _ => is(&PROXY) || starts_with_proxy(name),
-        } || named.iter().any(is);
+        } || exchange.request_fields.stand_for(name)
+            || named.iter().any(is);
     }
     is_own(exchange, name) || exchange.request_fields.stand_for(name) || named.iter().any(is)
 }
@@ -338,10 +330,10 @@ fn has_fields_as_given(exchange: &Exchange) -> bool {
     edits.is_some_and(|edits| edits.fields_as_given)
 }
 
-fn named_by_connection(request: &RequestHeader) -> Named {
+fn named_by_connection(fields: Fields<'_>) -> Named {
     let mut named = Named::new();
-    for value in request.headers.get_all(CONNECTION) {
-        for member in value.as_bytes().split(|b| *b == b',') {
+    for value in fields.named(CONNECTION.as_str()) {
+        for member in value.split(|b| *b == b',') {
             let member = member.trim_ascii();
             if member.eq_ignore_ascii_case(b"keep-alive")
                 || member.eq_ignore_ascii_case(b"close")
@@ -357,9 +349,9 @@ fn named_by_connection(request: &RequestHeader) -> Named {
     named
 }
 
-fn wants_trailers(request: &RequestHeader) -> bool {
-    request.headers.get_all(TE).iter().any(|value| {
-        value.as_bytes().split(|b| *b == b',').any(|member| {
+fn wants_trailers(fields: Fields<'_>) -> bool {
+    fields.named(TE.as_str()).any(|value| {
+        value.split(|b| *b == b',').any(|member| {
             member
                 .split(|b| *b == b';')
                 .next()
@@ -379,12 +371,12 @@ fn for_each_added(
         return;
     }
     let connection = &exchange.connection;
-    let headers = &exchange.request.headers;
+    let fields = exchange.request.fields();
     let serving = &exchange.snapshot.serving;
 
     scratch.clear();
-    for value in headers.get_all(&X_FORWARDED_FOR) {
-        scratch.extend_from_slice(value.as_bytes());
+    for value in fields.named(X_FORWARDED_FOR.as_str()) {
+        scratch.extend_from_slice(value);
         scratch.extend_from_slice(b", ");
     }
     // The connecting peer is appended to a list; without one the client's address starts it.
@@ -405,12 +397,11 @@ fn for_each_added(
 
     // A trusted peer's own statement stands; anybody else's is not even looked for.
     let stated = |name: &HeaderName| match connection.trusted {
-        true => headers.get(name),
+        true => fields.get(name),
         false => None,
     };
     let state = |name: &TitledName, value: &[u8], add: &mut dyn FnMut(&TitledName, &[u8])| {
-        let incoming = stated(&name.name).map(HeaderValue::as_bytes);
-        add(name, incoming.unwrap_or(value));
+        add(name, stated(&name.name).unwrap_or(value));
     };
     let proto: &[u8] = if connection.is_tls() {
         b"https"
@@ -440,7 +431,7 @@ fn for_each_added(
         .and_then(|length| exchange.path().get(..length))
         .filter(|prefix| !matches!(*prefix, b"" | b"/"));
     match stated(&X_FORWARDED_PREFIX) {
-        Some(incoming) => add(&titled::X_FORWARDED_PREFIX, incoming.as_bytes()),
+        Some(incoming) => add(&titled::X_FORWARDED_PREFIX, incoming),
         None => {
             if let Some(prefix) = stripped {
                 scratch.clear();
@@ -457,8 +448,8 @@ fn for_each_added(
     };
     if let Some(via) = via {
         scratch.clear();
-        for value in headers.get_all(VIA) {
-            scratch.extend_from_slice(value.as_bytes());
+        for value in fields.named(VIA.as_str()) {
+            scratch.extend_from_slice(value);
             scratch.extend_from_slice(b", ");
         }
         scratch.extend_from_slice(via.as_bytes());

@@ -28,6 +28,7 @@ use crate::runtime::connection::Connection;
 use crate::runtime::contract::Phases;
 use crate::runtime::exchange::{Exchange, RequestBody};
 use crate::runtime::fault::LocalResponse;
+use crate::runtime::head::RequestHead;
 use crate::runtime::node::Node;
 use crate::runtime::snapshot::Snapshot;
 
@@ -84,7 +85,7 @@ impl Gateway {
     pub(crate) async fn serve_http1(
         &self,
         http1: &mut Http1,
-        request: Box<RequestHeader>,
+        request: RequestHead,
         body: usize,
     ) -> Option<Begun> {
         let counted = Counted::new(&self.node);
@@ -196,6 +197,7 @@ impl Gateway {
             }
         }
         let snapshot = self.snapshots.load_full();
+        let request = RequestHead::from(request);
         let mut exchange = Box::new(phases::begin(snapshot, connection, request, body));
         exchange.request_bytes = head_bytes;
         Some(exchange)
@@ -244,7 +246,7 @@ impl Gateway {
     }
 
     fn choose_driver(&self, client: &Client<'_>, exchange: &Exchange) -> DriverChoice {
-        if forwarding::is_websocket_upgrade(&exchange.request) {
+        if forwarding::is_websocket_upgrade(exchange) {
             // Whatever is forced: Pingora's tunnel is only for clients that do not wait for their answer.
             let own = exchange.reads_messages
                 || exchange.http2

@@ -11,6 +11,7 @@ use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
 
 use crate::runtime::exchange::Exchange;
+use crate::runtime::head::Fields;
 use crate::runtime::titled::TitledName;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -19,23 +20,26 @@ static SERVER_TITLED: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed(
 static VIA_TITLED: LazyLock<TitledName> = LazyLock::new(|| TitledName::fixed("Via"));
 
 /// Heads that stay while a tunnel does let go of the buffers in which they came: those are many times as long. Names lose
-/// the case in which they were written, which nobody asks for once they have been passed on.
+/// the case in which they were written, which nobody asks for once they have been passed on. Heads that are kept as they
+/// came have no buffer but their own.
 pub(crate) fn settle(exchange: &mut Exchange) {
     // Only a header map at its size limit refuses a field, and each of these had its place there.
-    let request = &mut exchange.request;
-    for (name, value) in copied(&request.headers) {
-        match value {
-            None => drop(request.remove_header(&name)),
-            Some(value) => drop(request.append_header(name, value)),
+    if let Fields::Map(fields) = exchange.request.fields() {
+        for (name, value) in copied(fields) {
+            match value {
+                None => drop(exchange.request.remove_header(&name)),
+                Some(value) => drop(exchange.request.append_header(name, value)),
+            }
         }
     }
-    let Some(response) = &mut exchange.response else {
-        return;
-    };
-    for (name, value) in copied(&response.headers) {
-        match value {
-            None => drop(response.remove_header(&name)),
-            Some(value) => drop(response.append_header(name, value)),
+    if let Some(response) = &mut exchange.response
+        && let Fields::Map(fields) = response.fields()
+    {
+        for (name, value) in copied(fields) {
+            match value {
+                None => drop(response.remove_header(&name)),
+                Some(value) => drop(response.append_header(name, value)),
+            }
         }
     }
 }
@@ -121,7 +125,7 @@ pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHea
         .headers
         .request_id_downstream
         .as_ref();
-    for_each_gateway_header(exchange, head, |name, value| {
+    for_each_gateway_header(exchange, (&head.headers).into(), |name, value| {
         if let Ok(mut value) = HeaderValue::from_bytes(value) {
             // A value that never comes again is kept out of the connection's table of fields (RFC 7541, 7.1.3): there it
             // would push out those that do come again, and be compared with all its predecessors.
@@ -149,12 +153,12 @@ pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHea
 }
 
 /// The same, and what access left, written behind a head on its way to an HTTP/1 client.
-pub(crate) fn put_gateway_headers(exchange: &Exchange, head: &ResponseHeader, wire: &mut BytesMut) {
+pub(crate) fn put_gateway_headers(exchange: &Exchange, fields: Fields<'_>, wire: &mut BytesMut) {
     for field in exchange.response_fields.iter() {
         let name = &field.name.title;
         field.value.show(|value| put_field(wire, name, value));
     }
-    for_each_gateway_header(exchange, head, |name, value| {
+    for_each_gateway_header(exchange, fields, |name, value| {
         put_field(wire, &name.title, value);
     });
 }
@@ -168,7 +172,7 @@ pub(crate) fn is_written_anew(exchange: &Exchange, name: &[u8]) -> bool {
 /// Names are data: a dialect chose them.
 fn for_each_gateway_header<'e>(
     exchange: &'e Exchange,
-    head: &ResponseHeader,
+    fields: Fields<'_>,
     mut add: impl FnMut(&'e TitledName, &[u8]),
 ) {
     let headers = &exchange.snapshot.serving.headers;
@@ -189,7 +193,7 @@ fn for_each_gateway_header<'e>(
             {
                 add(name, digits.format(exchange.upstream_status).as_bytes());
             }
-            put_via(exchange, head, &mut add);
+            put_via(exchange, fields, &mut add);
         }
         None => {
             if let Some(name) = &headers.response_latency {
@@ -200,7 +204,7 @@ fn for_each_gateway_header<'e>(
         }
     }
     if let Some(server) = &headers.server
-        && !head.headers.contains_key(SERVER)
+        && !fields.contains(&SERVER)
     {
         add(&SERVER_TITLED, server.as_bytes());
     }
@@ -208,7 +212,7 @@ fn for_each_gateway_header<'e>(
         add(name, exchange.request_id.as_bytes());
     }
     if let Some(debug) = &headers.debug
-        && exchange.request.headers.contains_key(&debug.asks)
+        && exchange.request.fields().contains(&debug.asks)
         && let Some(route) = &exchange.route
     {
         add(&debug.route_id, route.plan.id.to_string().as_bytes());
@@ -226,7 +230,7 @@ fn for_each_gateway_header<'e>(
 
 fn put_via<'e>(
     exchange: &'e Exchange,
-    head: &ResponseHeader,
+    fields: Fields<'_>,
     add: &mut impl FnMut(&'e TitledName, &[u8]),
 ) {
     let headers = &exchange.snapshot.serving.headers;
@@ -239,12 +243,12 @@ fn put_via<'e>(
         &headers.via_http1
     };
     let Some(own) = own else { return };
-    if !head.headers.contains_key(VIA) {
+    if !fields.contains(&VIA) {
         return add(&VIA_TITLED, own.as_bytes());
     }
     let mut joined = Vec::with_capacity(64);
-    for value in head.headers.get_all(VIA) {
-        joined.extend_from_slice(value.as_bytes());
+    for value in fields.named(VIA.as_str()) {
+        joined.extend_from_slice(value);
         joined.extend_from_slice(b", ");
     }
     joined.extend_from_slice(own.as_bytes());

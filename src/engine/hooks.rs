@@ -31,6 +31,7 @@ use crate::runtime::cluster::{Outcome, Picked};
 use crate::runtime::contract::Phases;
 use crate::runtime::exchange::{Exchange, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, FaultKind, LocalResponse};
+use crate::runtime::head::ResponseHead;
 
 /// The gateway as Pingora's proxy path calls it.
 pub(crate) struct Hooks(pub(crate) Arc<Gateway>);
@@ -261,12 +262,16 @@ impl ProxyHttp for Hooks {
         exchange.upstream_status = status.as_u16();
         exchange.response_source = ResponseSource::Upstream;
         heads::drop_hop_by_hop(upstream_response, switching);
-        if phases::takes_part(exchange, Phases::RESPONSE_HEAD)
-            && let Err(local) = phases::response_head(exchange, upstream_response).await
-        {
-            let status = local.status.as_u16();
-            ctx.instead = Some(local);
-            return Error::e_explain(ErrorType::HTTPStatus(status), "answered instead");
+        if phases::takes_part(exchange, Phases::RESPONSE_HEAD) {
+            let stand_in = ResponseHeader::build_no_case(status, Some(0))?;
+            let mut head = ResponseHead::from(std::mem::replace(upstream_response, stand_in));
+            let step = phases::response_head(exchange, &mut head).await;
+            *upstream_response = *head.into_whole();
+            if let Err(local) = step {
+                let status = local.status.as_u16();
+                ctx.instead = Some(local);
+                return Error::e_explain(ErrorType::HTTPStatus(status), "answered instead");
+            }
         }
         heads::insert_left_fields(exchange, upstream_response);
         phases::header_filter(exchange, upstream_response);
@@ -278,7 +283,7 @@ impl ProxyHttp for Hooks {
                 upstream_response.insert_header(TRANSFER_ENCODING, "chunked")?;
             }
         }
-        let http10 = exchange.request.version == http::Version::HTTP_10;
+        let http10 = exchange.request.version() == http::Version::HTTP_10;
         if http10 && upstream_response.headers.contains_key(TRANSFER_ENCODING) {
             // Such a client knows no chunks: closing ends the body.
             upstream_response.remove_header(&TRANSFER_ENCODING);
@@ -286,7 +291,7 @@ impl ProxyHttp for Hooks {
         }
         exchange.status = upstream_response.status.as_u16();
         if phases::takes_part(exchange, Phases::LOG) {
-            exchange.response = Some(Box::new(upstream_response.clone()));
+            exchange.response = Some(upstream_response.clone().into());
         }
         if switching {
             session.set_read_timeout(duplex::tunnel_timeout(exchange));

@@ -7,23 +7,18 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, Version};
-use pingora_http::{IntoCaseHeaderName, RequestHeader};
-use smallvec::SmallVec;
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::Method;
 use tokio::io::ReadBuf;
 
 use pingora_core::protocols::Shutdown as _;
 
 use crate::engine::io::Io;
 use crate::engine::phases::SMALL_BODY_BYTES;
-
-/// Room for header fields that plugins add: a map that must grow for them costs more than all of them.
-const ADDED_FIELDS: usize = 8;
+use crate::runtime::head::{RawRequest, RequestHead};
 
 /// First and only buffer for a head, in bytes; a longer head is a session's business.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -59,7 +54,7 @@ pub(crate) enum Received {
     /// The client closed its connection between requests.
     End,
     /// An ordinary request; the length of its body.
-    Request(Box<RequestHeader>, usize),
+    Request(RequestHead, usize),
     /// The first part of a head: see [`Http1::receive_rest`].
     Begun,
     /// Something for a session: see [`Http1::into_parts`].
@@ -177,7 +172,7 @@ impl Http1 {
     }
 
     /// The request at the start of the buffer, if it is whole and ordinary.
-    fn parse(&mut self) -> Result<(Box<RequestHeader>, usize), Unfit> {
+    fn parse(&mut self) -> Result<(RequestHead, usize), Unfit> {
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut request = httparse::Request::new(&mut []);
         let parsed = request.parse_with_uninit_headers(&self.buffer, &mut fields);
@@ -191,37 +186,27 @@ impl Http1 {
             return Err(Unfit::Extraordinary);
         };
         let traits = Traits::of(request.headers).ok_or(Unfit::Extraordinary)?;
-        if !target.starts_with('/') || method == Method::CONNECT.as_str() {
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| Unfit::Extraordinary)?;
+        if !target.starts_with('/') || method == Method::CONNECT {
             return Err(Unfit::Extraordinary);
         }
-        let count = request.headers.len() + ADDED_FIELDS;
-        let mut head = RequestHeader::build(method, target.as_bytes(), Some(count))
-            .map_err(|_| Unfit::Extraordinary)?;
-        head.set_version(Version::HTTP_11);
-        // Offsets first: `request` borrows the buffer that is about to be split.
-        let start = self.buffer.as_ptr() as usize;
-        let place = |part: &[u8]| {
-            let offset = part.as_ptr() as usize - start;
-            offset..offset + part.len()
-        };
-        let places: SmallVec<[(Range<usize>, Range<usize>); 32]> = request
-            .headers
-            .iter()
-            .map(|field| (place(field.name.as_bytes()), place(field.value)))
-            .collect();
-        let bytes = self.buffer.split_to(length).freeze();
-        for (name, value) in places {
-            let name = bytes.slice(name).into_case_header_name();
-            let value = HeaderValue::from_maybe_shared(bytes.slice(value));
-            if !value.is_ok_and(|value| head.append_header(name, value).is_ok()) {
-                // Only a header map at its size limit refuses: the parser has seen to it that the value is one.
-                self.head = bytes;
-                return Err(Unfit::Extraordinary);
-            }
+        let mut raw = RawRequest::begin(&self.buffer, method, target);
+        for field in &*request.headers {
+            raw.note(&self.buffer, field.name.as_bytes(), field.value);
         }
-        self.head = bytes;
+        // A copy: while the request is served its head is held, and no buffer unless more has come.
+        self.head = Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default());
+        self.buffer.advance(length);
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        raw.hold(self.head.clone());
+        let head = match raw.is_plain() {
+            true => RequestHead::raw(raw),
+            false => raw.read().map_err(|_| Unfit::Extraordinary)?.into(),
+        };
         self.kept = self.kept && !traits.close;
-        Ok((Box::new(head), traits.body))
+        Ok((head, traits.body))
     }
 
     /// What was read behind the request, for a tunnel; no buffer is kept.

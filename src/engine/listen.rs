@@ -337,7 +337,7 @@ fn refuser(snapshots: Arc<ArcSwap<Snapshot>>) -> Refuse {
             false,
         ));
         let snapshot = snapshots.load_full();
-        let mut exchange = phases::begin(snapshot, connection, Box::new(head), RequestBody::Absent);
+        let mut exchange = phases::begin(snapshot, connection, head.into(), RequestBody::Absent);
         let fault = Fault::transport(status, Blame::Client, "request could not be read");
         let local = phases::answer(&mut exchange, &fault);
         phases::made_here(&mut exchange);

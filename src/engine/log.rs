@@ -143,7 +143,7 @@ fn write_lines(
 /// nginx's combined form, with the request id at the end.
 fn put_combined(exchange: &Exchange, line: &mut Vec<u8>) {
     let request = &exchange.request;
-    let version = match request.version {
+    let version = match request.version() {
         http::Version::HTTP_10 => "HTTP/1.0",
         http::Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
@@ -158,22 +158,17 @@ fn put_combined(exchange: &Exchange, line: &mut Vec<u8>) {
     let _ = write!(line, "{} - ", exchange.client_address);
     put_escaped(line, user.as_bytes());
     let now = httpdate::HttpDate::from(SystemTime::now());
-    let _ = write!(line, " [{now}] \"{} ", request.method);
+    let _ = write!(line, " [{now}] \"{} ", request.method());
     put_escaped(line, exchange.target());
     let _ = write!(
         line,
         " {version}\" {} {} \"",
         exchange.status, exchange.response_bytes
     );
-    let field = |name| {
-        request
-            .headers
-            .get(name)
-            .map_or(b"-".as_slice(), http::HeaderValue::as_bytes)
-    };
-    put_escaped(line, field(http::header::REFERER));
+    let field = |name| request.fields().get(name).unwrap_or(b"-");
+    put_escaped(line, field(&http::header::REFERER));
     line.extend_from_slice(b"\" \"");
-    put_escaped(line, field(http::header::USER_AGENT));
+    put_escaped(line, field(&http::header::USER_AGENT));
     let _ = write!(line, "\" request_id: \"{}\"", exchange.request_id);
 }
 

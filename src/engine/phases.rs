@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_TYPE, HOST, HeaderName};
 use http::{HeaderMap, StatusCode};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 
 use crate::engine::websocket::handshake;
 use crate::model::plan::{Protocol, ProtocolSet};
@@ -22,6 +22,7 @@ use crate::runtime::connection::Connection;
 use crate::runtime::contract::{Flow, Phases, Plugin, ProtocolProblem};
 use crate::runtime::exchange::{Exchange, RequestBody, RequestId, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, LocalResponse};
+use crate::runtime::head::{RequestHead, ResponseHead};
 use crate::runtime::message::{Message, MessageVerdict, TunnelEnd};
 use crate::runtime::mutual::Admission;
 use crate::runtime::path;
@@ -52,7 +53,7 @@ pub(crate) trait BodySource {
 pub(crate) fn begin(
     snapshot: Arc<Snapshot>,
     connection: Arc<Connection>,
-    request: Box<RequestHeader>,
+    request: RequestHead,
     body: RequestBody,
 ) -> Exchange {
     let id = RequestId::from_bits(rand::random());
@@ -61,9 +62,9 @@ pub(crate) fn begin(
     if exchange.connection.trusted {
         let peer = exchange.connection.peer.ip();
         let serving = Arc::clone(&exchange.snapshot.serving);
-        exchange.client_address = serving.client_address(peer, &exchange.request.headers);
-        if let Some(scheme) = exchange.request.headers.get(&X_FORWARDED_PROTO) {
-            exchange.secure = scheme.as_bytes() == b"https";
+        exchange.client_address = serving.client_address(peer, exchange.request.fields());
+        if let Some(scheme) = exchange.request.fields().get(&X_FORWARDED_PROTO) {
+            exchange.secure = scheme == b"https";
         }
     }
     exchange
@@ -94,7 +95,7 @@ fn check_caller(exchange: &mut Exchange) -> Result<(), Fault> {
     let request = &exchange.request;
     let target = String::from_utf8_lossy(request.raw_path());
     let authority = &caller.authority;
-    let admission = authority.admit(&caller.peer, &request.method, &target, &request.headers);
+    let admission = authority.admit(&caller.peer, request, &target);
     let refused = |status: StatusCode, reason: &str| {
         let uri = &caller.peer.uri;
         tracing::info!(request_id = %exchange.request_id, %uri, "request refused: {reason}");
@@ -122,10 +123,15 @@ fn check_caller(exchange: &mut Exchange) -> Result<(), Fault> {
 
 /// Runs the global instances that take part before routing.
 pub(crate) fn rewrite(exchange: &mut Exchange) -> Step {
-    let pipeline = Arc::clone(&exchange.snapshot.global_pipeline);
-    if !pipeline.phases.has(Phases::REWRITE) {
+    if !exchange
+        .snapshot
+        .global_pipeline
+        .phases
+        .has(Phases::REWRITE)
+    {
         return Ok(());
     }
+    let pipeline = Arc::clone(&exchange.snapshot.global_pipeline);
     for step in &pipeline.steps {
         let Some(ranked) = &step.base else { continue };
         if ranked.instance.phases.has(Phases::REWRITE) {
@@ -138,15 +144,15 @@ pub(crate) fn rewrite(exchange: &mut Exchange) -> Step {
 
 /// Finds the route and checks that the request's protocol fits it.
 pub(crate) fn find_route(exchange: &mut Exchange) -> Step {
-    let snapshot = Arc::clone(&exchange.snapshot);
-    let connection = Arc::clone(&exchange.connection);
+    let snapshot = &exchange.snapshot;
+    let connection = &exchange.connection;
     let secure = connection.is_tls();
     let input = MatchInput {
-        method: exchange.request.method.as_str(),
+        method: exchange.request.method().as_str(),
         host: exchange.host(),
         path: exchange.path(),
         query: exchange.query().unwrap_or_default(),
-        headers: &exchange.request.headers,
+        headers: exchange.request.fields(),
         header_count_max: snapshot.serving.plan.request_headers_max,
         query_count_max: snapshot.serving.plan.query_arguments_max,
         sni: connection.server_name(),
@@ -165,6 +171,7 @@ pub(crate) fn find_route(exchange: &mut Exchange) -> Step {
         Some((Arc::clone(route), found.path))
     });
     let Some((route, matched)) = found else {
+        let snapshot = Arc::clone(snapshot);
         let fault = snapshot.renderer.unrouted(exchange);
         collect_global(exchange);
         return Err(answer(exchange, &fault));
@@ -181,6 +188,7 @@ pub(crate) fn find_route(exchange: &mut Exchange) -> Step {
         None => Ok(()),
         Some(problem) => {
             collect_global(exchange);
+            let snapshot = Arc::clone(&exchange.snapshot);
             Err(Box::new(
                 snapshot.renderer.wrong_protocol(&problem, exchange),
             ))
@@ -219,7 +227,7 @@ pub(crate) async fn access<S: BodySource>(exchange: &mut Exchange, source: &mut 
 }
 
 /// Shows the head of the upstream's response to the instances that have to wait for something before it is passed on.
-pub(crate) async fn response_head(exchange: &mut Exchange, head: &mut ResponseHeader) -> Step {
+pub(crate) async fn response_head(exchange: &mut Exchange, head: &mut ResponseHead) -> Step {
     for index in 0..exchange.chosen.len() {
         let Some(instance) = exchange.chosen.get(index) else {
             break;
@@ -370,7 +378,7 @@ pub(crate) fn body_filter(exchange: &mut Exchange, piece: &mut Bytes, end: bool)
 /// Runs the whole-message steps over a response that is held.
 pub(crate) async fn message(
     exchange: &mut Exchange,
-    head: &mut ResponseHeader,
+    head: &mut ResponseHead,
     body: &mut Bytes,
 ) -> Step {
     for index in 0..exchange.chosen.len() {
@@ -482,7 +490,8 @@ fn check_request(exchange: &mut Exchange, repaired: Option<&'static str>) -> Res
     }
     check_head_size(exchange)?;
     let request = &exchange.request;
-    if request.method == http::Method::TRACE {
+    let method = request.method();
+    if *method == http::Method::TRACE {
         let cause = "method TRACE is not served";
         return Err(Fault::transport(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -490,7 +499,7 @@ fn check_request(exchange: &mut Exchange, repaired: Option<&'static str>) -> Res
             cause,
         ));
     }
-    if request.method == http::Method::CONNECT {
+    if *method == http::Method::CONNECT {
         let cause = "method CONNECT is served for WebSockets over HTTP/2 only";
         return Err(Fault::transport(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -499,14 +508,12 @@ fn check_request(exchange: &mut Exchange, repaired: Option<&'static str>) -> Res
         ));
     }
     let plain_name = |b: u8| b.is_ascii_uppercase() || matches!(b, b'_' | b'-');
-    if !request.method.as_str().bytes().all(plain_name) {
+    if !method.as_str().bytes().all(plain_name) {
         return Err(bad(
             "method name with characters other than A-Z, _ and -".to_owned()
         ));
     }
-    if request.version == http::Version::HTTP_11
-        && !request.headers.contains_key(http::header::HOST)
-    {
+    if request.version() == http::Version::HTTP_11 && !request.fields().contains(&HOST) {
         return Err(bad("HTTP/1.1 without Host".to_owned()));
     }
     path::Target::parse(request.raw_path()).map_err(|refusal| bad(refusal.to_string()))?;
@@ -546,7 +553,7 @@ fn check_head_size(exchange: &Exchange) -> Result<(), Fault> {
         return Ok(());
     }
     let request = &exchange.request;
-    let line = request.method.as_str().len() + request.raw_path().len() + "  HTTP/1.1".len();
+    let line = request.method().as_str().len() + request.raw_path().len() + "  HTTP/1.1".len();
     if line > HEAD_LINE_BYTES_MAX {
         let cause =
             format!("request line of {line} bytes exceeds the limit of {HEAD_LINE_BYTES_MAX}");
@@ -556,12 +563,9 @@ fn check_head_size(exchange: &Exchange) -> Result<(), Fault> {
             cause,
         ));
     }
-    let field =
-        |name: &HeaderName, value: &http::HeaderValue| name.as_str().len() + 2 + value.len();
-    let longest = request
-        .headers
-        .iter()
-        .map(|(name, value)| field(name, value))
+    let fields = request.fields().iter();
+    let longest = fields
+        .map(|(name, value)| name.len() + 2 + value.len())
         .max();
     if head <= HEAD_BYTES_MAX && longest.unwrap_or(0) <= HEAD_LINE_BYTES_MAX {
         return Ok(());
@@ -582,11 +586,8 @@ fn protocol_problem(
 ) -> Option<ProtocolProblem> {
     let has = |protocol| protocols.contains(protocol);
     if has(Protocol::Grpc) || has(Protocol::Grpcs) {
-        let grpc = exchange
-            .request
-            .headers
-            .get(CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let kind = exchange.request.fields().get(&CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
         if !grpc {
             return Some(ProtocolProblem::NotGrpc);
         }

@@ -17,6 +17,7 @@ use crate::engine::{heads, phases};
 use crate::runtime::contract::Phases;
 use crate::runtime::exchange::{Exchange, RequestBody};
 use crate::runtime::fault::LocalResponse;
+use crate::runtime::head::ResponseHead;
 
 /// How long the rest of a request body is read over HTTP/2 after its answer.
 const READ_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,16 +29,17 @@ pub(crate) async fn send(
     local: LocalResponse,
 ) -> Result<()> {
     phases::made_here(exchange);
-    let (mut head, body) = prepare(exchange, local)?;
-    exchange.status = head.status.as_u16();
+    let (head, body) = prepare(exchange, local)?;
+    let mut head = ResponseHead::from(head);
+    exchange.status = head.status().as_u16();
     if is_body_unwelcome(exchange) {
         client.close();
     }
-    let method = exchange.request.method.clone();
+    let method = exchange.request.method().clone();
     // Past the session: it would replace `Connection` and close a connection whose request body nobody has read yet.
     // What is left of that body is read away before the next request.
     let started = Downstream::start(client, &mut head, &method, None, body, true).await;
-    exchange.response = Some(Box::new(head));
+    exchange.response = Some(head);
     exchange.response_bytes = started?.sent();
     if exchange.http2 && matches!(exchange.request_body, RequestBody::Streaming { .. }) {
         client.read_away(READ_AWAY_TIMEOUT).await;
@@ -49,7 +51,7 @@ pub(crate) async fn send(
 /// waits for `100 Continue` may send its body or not.
 fn is_body_unwelcome(exchange: &Exchange) -> bool {
     exchange.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16()
-        || (exchange.request.headers.contains_key(EXPECT)
+        || (exchange.request.fields().contains(&EXPECT)
             && matches!(exchange.request_body, RequestBody::Streaming { .. }))
 }
 

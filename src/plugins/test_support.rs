@@ -388,7 +388,7 @@ impl World {
         let mut exchange = Exchange::new(
             snapshot,
             Arc::new(connection),
-            Box::new(message.head),
+            message.head.into(),
             RequestId::from_bits(7),
             Instant::now(),
         );

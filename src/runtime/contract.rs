@@ -36,6 +36,7 @@ use crate::runtime::certificate_requests::CertificateRequest;
 use crate::runtime::client::Client;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::fault::{Fault, LocalResponse, NoEndpoint};
+use crate::runtime::head::ResponseHead;
 use crate::runtime::live::Live;
 use crate::runtime::message::{Message, MessageVerdict, TunnelEnd};
 use crate::runtime::resolver::Resolver;
@@ -206,7 +207,7 @@ pub trait Plugin: Send + Sync {
     async fn message(
         &self,
         _exchange: &mut Exchange,
-        _head: &mut ResponseHeader,
+        _head: &mut ResponseHead,
         _body: &mut Bytes,
     ) -> Flow {
         Flow::Continue
@@ -214,7 +215,7 @@ pub trait Plugin: Send + Sync {
 
     /// The head of an upstream's response, before anything of it is sent; its body streams or is held as
     /// [`Exchange::response_holding`] says. With `Respond` the answer stands instead of the upstream's response.
-    async fn response_head(&self, _exchange: &mut Exchange, _head: &mut ResponseHeader) -> Flow {
+    async fn response_head(&self, _exchange: &mut Exchange, _head: &mut ResponseHead) -> Flow {
         Flow::Continue
     }
 

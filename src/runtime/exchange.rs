@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method};
-use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
 use crate::model::serving::AccessLogFormat;
 use crate::runtime::connection::Connection;
+use crate::runtime::head::{RequestHead, ResponseHead};
 use crate::runtime::matched::{Captures, MatchedPath};
 use crate::runtime::message::MessageLimits;
 use crate::runtime::pipeline::Instance;
@@ -39,7 +39,7 @@ pub struct Exchange {
     pub http2: bool,
     /// The request's head as it will go upstream. Header edits are made here; for method, path, query and host see
     /// [`Exchange::edits`], because this head's own stay what the client sent.
-    pub request: Box<RequestHeader>,
+    pub request: RequestHead,
     pub request_body: RequestBody,
     /// The normalised path when it differs from the path as sent.
     pub normal_path: Option<Box<[u8]>>,
@@ -62,7 +62,7 @@ pub struct Exchange {
     /// The request target as sent upstream, for log entries.
     pub upstream_target: Option<Box<[u8]>>,
     /// The response's head after it was sent, for logging.
-    pub response: Option<Box<ResponseHeader>>,
+    pub response: Option<ResponseHead>,
     pub response_source: ResponseSource,
     /// Final status sent to the client; 0 before that, 499 when the client left.
     pub status: u16,
@@ -218,14 +218,14 @@ impl Exchange {
     pub fn new(
         snapshot: Arc<Snapshot>,
         connection: Arc<Connection>,
-        request: Box<RequestHeader>,
+        request: RequestHead,
         request_id: RequestId,
         started: Instant,
     ) -> Self {
         connection.requests.fetch_add(1, Ordering::Relaxed);
         let client_address = connection.peer.ip();
         let secure = connection.is_tls();
-        let http2 = request.version == http::Version::HTTP_2;
+        let http2 = request.version() == http::Version::HTTP_2;
         Self {
             snapshot,
             connection,
@@ -354,12 +354,7 @@ impl Exchange {
 
     /// The host asked for, as sent: the Host header or the `:authority`.
     pub fn host(&self) -> &str {
-        self.request
-            .headers
-            .get(http::header::HOST)
-            .and_then(|value| value.to_str().ok())
-            .or_else(|| self.request.uri.authority().map(|a| a.as_str()))
-            .unwrap_or_default()
+        self.request.host().unwrap_or_default()
     }
 
     /// Where the request goes: where a step chose, or where the matched route leads.

@@ -17,6 +17,8 @@ pub mod directory;
 pub mod entry_cache;
 pub mod exchange;
 pub mod fault;
+pub mod head;
+mod lengths;
 pub mod link;
 pub mod live;
 pub mod matched;

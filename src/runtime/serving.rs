@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use crate::model::serving::ServingPlan;
+use crate::runtime::head::Fields;
 use crate::runtime::titled::TitledName;
 use crate::runtime::upstream_tls::Trust;
 
@@ -103,14 +105,15 @@ impl Serving {
     }
 
     /// The client's address as a trusted peer reports it, or the peer's own.
-    pub fn client_address(&self, peer: IpAddr, headers: &http::HeaderMap) -> IpAddr {
+    pub fn client_address(&self, peer: IpAddr, fields: Fields<'_>) -> IpAddr {
         let Some(name) = &self.client_address_header else {
             return peer;
         };
         let mut client = peer;
         // Header lines and list members from last to first: the nearest proxy wrote last.
-        for line in headers.get_all(name).into_iter().rev() {
-            for member in line.as_bytes().rsplit(|b| *b == b',') {
+        let lines: SmallVec<[&[u8]; 4]> = fields.named(name.as_str()).collect();
+        for line in lines.iter().rev() {
+            for member in line.rsplit(|b| *b == b',') {
                 let Some(address) = std::str::from_utf8(member).ok().and_then(parse_address) else {
                     return client;
                 };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use crate::runtime::lengths::Lengths;
 use crate::runtime::titled::TitledName;
 
 /// The name of a told field.
@@ -90,34 +91,6 @@ impl From<FieldValue> for HeaderValue {
             FieldValue::Text(text) => text,
             FieldValue::Number(number) => number.into(),
         }
-    }
-}
-
-/// Lengths of names, as a set of bits: most names are told apart by it without a look at any other.
-#[derive(Debug, Clone, Copy, Default)]
-struct Lengths(u64);
-
-impl Lengths {
-    fn insert(&mut self, length: usize) {
-        self.0 |= Self::bit(length);
-    }
-
-    fn join(&mut self, others: Self) {
-        self.0 |= others.0;
-    }
-
-    /// False: they have none in common. True: they may have.
-    fn meets(self, others: Self) -> bool {
-        self.0 & others.0 != 0
-    }
-
-    /// False: there is none. True: there may be.
-    fn may_hold(self, length: usize) -> bool {
-        self.0 & Self::bit(length) != 0
-    }
-
-    fn bit(length: usize) -> u64 {
-        1 << (length % 64)
     }
 }
 

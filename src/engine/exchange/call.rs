@@ -33,6 +33,7 @@ use crate::runtime::cluster::{Outcome, Picked};
 use crate::runtime::contract::Phases;
 use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, FaultKind, LocalResponse};
+use crate::runtime::head::ResponseHead;
 use crate::runtime::snapshot::{Forward, Route};
 
 /// Destinations with a connection at most; beyond it those closed are swept, and then new ones are not kept.
@@ -74,7 +75,7 @@ impl Connections {
 struct Answered {
     /// In progress until the answer has been passed on.
     _in_progress: Picked,
-    head: Box<ResponseHeader>,
+    head: ResponseHead,
     body: Incoming,
 }
 
@@ -173,7 +174,7 @@ impl ExchangeDriver {
         exchange: &Exchange,
         destination: &Destination<'_>,
         body: &Bytes,
-    ) -> Result<(Box<ResponseHeader>, Incoming), Failure> {
+    ) -> Result<(ResponseHead, Incoming), Failure> {
         let address = destination.picked.address;
         let key = PoolKey {
             address,
@@ -206,7 +207,7 @@ impl ExchangeDriver {
                     fault,
                     retry: false,
                 })?;
-                Ok((head, incoming))
+                Ok((head.into(), incoming))
             }
             Ok(Err(error)) => {
                 let fault = broken(address, &error);
@@ -285,7 +286,7 @@ impl ExchangeDriver {
         // Trailers that were held back are the end of their stream, where the client knows such.
         let trailers = Some(trailers).filter(|fields| client.is_http2() && !fields.is_empty());
         let last = end && trailers.is_none();
-        let method = exchange.request.method.clone();
+        let method = exchange.request.method().clone();
         let started = Downstream::start(client, &mut head, &method, None, piece, last).await;
         exchange.response = Some(head);
         let mut downstream = match started {

@@ -5,21 +5,19 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, StatusCode, Version};
-use pingora_http::{IntoCaseHeaderName, ResponseHeader};
-use smallvec::SmallVec;
+use http::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::engine::exchange::terms::Terms;
 use crate::engine::read_ahead::TlsStream;
 use crate::runtime::fault::FaultKind;
+use crate::runtime::head::{RawResponse, ResponseHead};
 
 /// Longest response head, in bytes.
 const HEAD_BYTES_MAX: usize = 256 * 1024;
@@ -133,7 +131,7 @@ impl UpstreamConnection {
         &mut self,
         request_method: &Method,
         cased: bool,
-    ) -> Result<Box<ResponseHeader>, CodecError> {
+    ) -> Result<ResponseHead, CodecError> {
         loop {
             if !self.buffer.is_empty()
                 && let Some(head) = self.parse_head(request_method, cased)?
@@ -221,7 +219,7 @@ impl UpstreamConnection {
         &mut self,
         request_method: &Method,
         cased: bool,
-    ) -> Result<Option<Box<ResponseHeader>>, CodecError> {
+    ) -> Result<Option<ResponseHead>, CodecError> {
         // Not initialised: clearing room for the most fields costs more than parsing the usual few.
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut response = httparse::Response::new(&mut []);
@@ -238,77 +236,51 @@ impl UpstreamConnection {
         };
         let malformed = |what: &str| CodecError::Head(what.to_owned());
         let status = response.code.ok_or_else(|| malformed("no status"))?;
-        let fields_count = Some(response.headers.len());
-        let head = match cased {
-            true => ResponseHeader::build(status, fields_count),
-            false => ResponseHeader::build_no_case(status, fields_count),
-        };
-        let mut head = head.map_err(|_| malformed("status out of range"))?;
-        head.set_version(match response.version {
+        let status = StatusCode::from_u16(status).map_err(|_| malformed("status out of range"))?;
+        let version = match response.version {
             Some(0) => Version::HTTP_10,
             _ => Version::HTTP_11,
-        });
-        if response.reason != head.status.canonical_reason() {
-            head.set_reason_phrase(response.reason)
-                .map_err(|_| malformed("reason phrase"))?;
-        }
-        // Offsets first: `response` borrows the buffer that is about to be split.
-        let start = self.buffer.as_ptr() as usize;
-        let offset = |part: &[u8]| part.as_ptr() as usize - start;
-        let ranges: SmallVec<[(Range<usize>, Range<usize>); 32]> = response
-            .headers
-            .iter()
-            .map(|field| {
-                let name = offset(field.name.as_bytes());
-                let value = offset(field.value);
-                (
-                    name..name + field.name.len(),
-                    value..value + field.value.len(),
-                )
-            })
-            .collect();
-        let bytes = self.buffer.split_to(length).freeze();
+        };
+        let line = (version, status);
+        let mut head = RawResponse::begin(&self.buffer, line, response.reason, cased);
         let mut terms = Terms::default();
-        for (name, value) in ranges {
-            let ends = terms.take(
-                bytes.get(name.clone()).unwrap_or_default(),
-                bytes.get(value.clone()).unwrap_or_default(),
-            )?;
+        for field in &*response.headers {
+            let ends = terms.take(field.name.as_bytes(), field.value)?;
             // A switch of protocols is told by such fields.
-            if ends && head.status != StatusCode::SWITCHING_PROTOCOLS {
-                continue;
+            if !ends || status == StatusCode::SWITCHING_PROTOCOLS {
+                let fields = head.fields_mut();
+                fields.note(&self.buffer, field.name.as_bytes(), field.value);
             }
-            let name = bytes.slice(name).into_case_header_name();
-            let value = HeaderValue::from_maybe_shared(bytes.slice(value));
-            let value = value.map_err(|_| malformed("field value"))?;
-            head.append_header(name, value)
-                .map_err(|_| malformed("field name"))?;
         }
         terms.check()?;
+        // A copy: the buffer goes with the body, the head stays until it is logged.
+        let bytes = self.buffer.get(..length).unwrap_or_default();
+        head.fields_mut().hold(Bytes::copy_from_slice(bytes));
+        self.buffer.advance(length);
         self.begin_body(&mut head, request_method, &terms)?;
-        Ok(Some(Box::new(head)))
+        Ok(Some(ResponseHead::raw(head)))
     }
 
     /// RFC 9112, 6.3.
     fn begin_body(
         &mut self,
-        head: &mut ResponseHeader,
+        head: &mut RawResponse,
         request_method: &Method,
         terms: &Terms,
     ) -> Result<(), CodecError> {
-        let status = head.status;
-        self.keep_alive = match head.version {
+        let status = head.status();
+        self.keep_alive = match head.version() {
             Version::HTTP_10 => terms.keep_alive,
             _ => !terms.close,
         };
         if status != StatusCode::SWITCHING_PROTOCOLS {
             for name in &terms.named {
-                head.remove_header(name);
+                head.fields_mut().remove(name.as_str());
             }
         }
         if terms.chunked && terms.length.is_some() {
             // A sign of an attack: the length is not forwarded, the connection not reused.
-            head.remove_header(&CONTENT_LENGTH);
+            head.fields_mut().remove(CONTENT_LENGTH.as_str());
             self.keep_alive = false;
         }
         self.framing = if status.is_informational()
@@ -317,7 +289,7 @@ impl UpstreamConnection {
         {
             Framing::Done
         } else if terms.chunked {
-            if head.version == Version::HTTP_10 {
+            if head.version() == Version::HTTP_10 {
                 return Err(CodecError::Framing("chunked coding in HTTP/1.0"));
             }
             Framing::ChunkSize

@@ -17,6 +17,7 @@ use pingora_http::ResponseHeader;
 use crate::engine::client::Client;
 use crate::engine::heads;
 use crate::runtime::exchange::Exchange;
+use crate::runtime::head::ResponseHead;
 
 /// Pieces up to this length are copied behind the head to save a system call, in bytes.
 const COPIED_BYTES_MAX: usize = 32 * 1024;
@@ -47,7 +48,7 @@ impl Downstream {
     /// the exchange whose gateway headers are not in the head yet; over HTTP/2 they always are.
     pub(crate) async fn start(
         client: &mut Client<'_>,
-        head: &mut ResponseHeader,
+        head: &mut ResponseHead,
         method: &Method,
         added: Option<&Exchange>,
         piece: Bytes,
@@ -55,14 +56,15 @@ impl Downstream {
     ) -> Result<Self> {
         let http2 = client.is_http2();
         let bodiless = method == Method::HEAD
-            || head.status.is_informational()
-            || matches!(head.status.as_u16(), 204 | 304);
+            || head.status().is_informational()
+            || matches!(head.status().as_u16(), 204 | 304);
         if http2 {
             // What is not logged need not stay behind.
             let sent = match added {
-                None => head.clone(),
+                None => (**head).clone(),
                 Some(_) => {
-                    std::mem::replace(head, ResponseHeader::build_no_case(head.status, Some(0))?)
+                    let rest = ResponseHeader::build_no_case(head.status(), Some(0))?;
+                    std::mem::replace(&mut **head, rest)
                 }
             };
             return Self::start_http2(client, sent, piece, bodiless, end).await;
@@ -70,7 +72,7 @@ impl Downstream {
         let (version, keep_alive) = client.keeps();
         let framing = if bodiless {
             Framing::None
-        } else if head.headers.contains_key(CONTENT_LENGTH) {
+        } else if head.fields().contains(&CONTENT_LENGTH) {
             Framing::Length
         } else if end {
             head.insert_header(CONTENT_LENGTH, piece.len())?;
@@ -245,32 +247,29 @@ fn copy_or_return(
 
 fn put_head(
     wire: &mut BytesMut,
-    head: &ResponseHeader,
+    head: &ResponseHead,
     added: Option<&Exchange>,
     framing: Framing,
     keep_alive: bool,
 ) {
     wire.put_slice(b"HTTP/1.1 ");
-    wire.put_slice(head.status.as_str().as_bytes());
+    wire.put_slice(head.status().as_str().as_bytes());
     wire.put_u8(b' ');
-    wire.put_slice(head.get_reason_phrase().unwrap_or_default().as_bytes());
+    wire.put_slice(head.reason().as_bytes());
     wire.put_slice(b"\r\n");
-    for (name, value) in head.case_header_iter() {
-        let name = name.as_slice();
-        if name.len() == TRANSFER_ENCODING.as_str().len()
-            && name.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str().as_bytes())
-        {
-            continue;
+    head.each(|name, value| {
+        let is_coding = name.len() == TRANSFER_ENCODING.as_str().len()
+            && name.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str().as_bytes());
+        let is_left_out =
+            is_coding || added.is_some_and(|exchange| heads::is_written_anew(exchange, name));
+        if !is_left_out {
+            heads::put_field(wire, name, value);
         }
-        if added.is_some_and(|exchange| heads::is_written_anew(exchange, name)) {
-            continue;
-        }
-        heads::put_field(wire, name, value.as_bytes());
-    }
+    });
     if let Some(exchange) = added {
-        heads::put_gateway_headers(exchange, head, wire);
+        heads::put_gateway_headers(exchange, head.fields(), wire);
     }
-    if !head.headers.contains_key(DATE) {
+    if !head.fields().contains(&DATE) {
         wire.put_slice(b"Date: ");
         wire.put_slice(&date_text());
         wire.put_slice(b"\r\n");
@@ -278,7 +277,7 @@ fn put_head(
     if framing == Framing::Chunked {
         wire.put_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+    if head.status() == StatusCode::SWITCHING_PROTOCOLS {
         // The head's own Connection field names the switch.
         wire.put_slice(b"\r\n");
         return;

@@ -36,6 +36,7 @@ use crate::runtime::cluster::{Outcome, Picked};
 use crate::runtime::contract::Phases;
 use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, FaultKind, LocalResponse};
+use crate::runtime::head::ResponseHead;
 use crate::runtime::snapshot::{Forward, Route};
 
 /// The status logged when the client left before the response was complete (nginx's convention).
@@ -68,7 +69,7 @@ struct Answered {
     picked: Option<Picked>,
     connection: UpstreamConnection,
     key: PoolKey,
-    head: Box<ResponseHeader>,
+    head: ResponseHead,
 }
 
 /// Can the exchange driver take this request? `any_length`: its body will be held however long it is.
@@ -76,7 +77,7 @@ pub(crate) fn is_eligible(exchange: &Exchange, any_length: bool) -> bool {
     let Some(forward) = exchange.forward() else {
         return false;
     };
-    let request = &exchange.request;
+    let fields = exchange.request.fields();
     let small = match &exchange.request_body {
         RequestBody::Absent | RequestBody::Held(_) => true,
         RequestBody::Streaming { length } => {
@@ -84,17 +85,15 @@ pub(crate) fn is_eligible(exchange: &Exchange, any_length: bool) -> bool {
         }
     };
     let grpc = || {
-        request
-            .headers
-            .get(CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+        let kind = fields.get(&CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
     };
     small
         && matches!(
             forward.plan.protocol,
             Protocol::Http | Protocol::Https | Protocol::Ws | Protocol::Wss
         )
-        && (any_length || !request.headers.contains_key(EXPECT))
+        && (any_length || !fields.contains(&EXPECT))
         && !(exchange.http2 && grpc())
 }
 
@@ -119,7 +118,7 @@ impl ExchangeDriver {
         let Some(forward) = exchange.forward().cloned() else {
             return Ok(());
         };
-        if forwarding::is_websocket_upgrade(&exchange.request) {
+        if forwarding::is_websocket_upgrade(exchange) {
             let ready = match switch::is_tunnel(client, exchange) {
                 true if exchange.reads_messages => opening::ask(exchange),
                 true => Ok(()),
@@ -173,7 +172,7 @@ impl ExchangeDriver {
             }
             match self.attempt(client, exchange, &destination, &body).await {
                 Ok(mut answered) => {
-                    let status = answered.head.status;
+                    let status = answered.head.status();
                     balance::report(
                         exchange,
                         forward,
@@ -291,7 +290,7 @@ impl ExchangeDriver {
         destination: &Destination<'_>,
         connection: &mut UpstreamConnection,
         body: &Bytes,
-    ) -> Result<Box<ResponseHeader>, AskError> {
+    ) -> Result<ResponseHead, AskError> {
         let plan = &destination.forward.plan;
         let framing = match exchange.request_body {
             RequestBody::Held(_) => BodyFraming::Length(body.len() as u64),
@@ -319,11 +318,11 @@ impl ExchangeDriver {
                 head = reading => head.map_err(|_| AskError::Timeout("waiting for the response"))??,
                 () = client.left() => return Err(AskError::ClientLeft),
             };
-            if !head.status.is_informational() {
+            if !head.status().is_informational() {
                 return Ok(head);
             }
-            if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                if forwarding::is_websocket_upgrade(&exchange.request) {
+            if head.status() == StatusCode::SWITCHING_PROTOCOLS {
+                if forwarding::is_websocket_upgrade(exchange) {
                     return Ok(head);
                 }
                 return Err(
@@ -350,9 +349,9 @@ impl ExchangeDriver {
         } = answered;
         let now = Instant::now();
         exchange.timing.answered = Some(now);
-        exchange.upstream_status = head.status.as_u16();
+        exchange.upstream_status = head.status().as_u16();
         exchange.response_source = ResponseSource::Upstream;
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        if head.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Box::pin(self.switch(client, exchange, forward, connection, head)).await;
         }
         let read_timeout = Duration::from_millis(u64::from(forward.plan.read_timeout_ms));
@@ -369,10 +368,13 @@ impl ExchangeDriver {
         }
         // Log entries show the head as sent; otherwise what the gateway adds need not be in it.
         let logged = phases::takes_part(exchange, Phases::LOG);
-        if logged || exchange.http2 || phases::takes_part(exchange, Phases::HEADER_FILTER) {
+        let is_head_filtered = phases::takes_part(exchange, Phases::HEADER_FILTER);
+        if logged || exchange.http2 || is_head_filtered {
             heads::insert_left_fields(exchange, &mut head);
         }
-        phases::header_filter(exchange, &mut head);
+        if is_head_filtered {
+            phases::header_filter(exchange, &mut head);
+        }
         if logged || exchange.http2 {
             heads::insert_gateway_headers(exchange, &mut head);
         }
@@ -380,7 +382,7 @@ impl ExchangeDriver {
         if exchange.is_body_length_changing() {
             head.remove_header(&CONTENT_LENGTH);
         }
-        exchange.status = head.status.as_u16();
+        exchange.status = head.status().as_u16();
 
         // The head and whatever is here already leave together.
         let (mut piece, mut end) = match held.take() {
@@ -399,7 +401,7 @@ impl ExchangeDriver {
             phases::body_filter(exchange, &mut piece, end);
         }
         let added = (!logged).then_some(&*exchange);
-        let method = &exchange.request.method;
+        let method = exchange.request.method();
         let started = Downstream::start(client, &mut head, method, added, piece, end).await;
         exchange.response = Some(head);
         let mut downstream = match started {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
-use pingora_http::ResponseHeader;
 
 use crate::engine::client::Client;
 use crate::engine::exchange::codec::{UpstreamConnection, UpstreamStream};
@@ -18,6 +17,7 @@ use crate::engine::{heads, phases};
 use crate::model::plan::Protocol;
 use crate::runtime::exchange::{Exchange, RequestBody};
 use crate::runtime::fault::{Blame, Fault, LocalResponse};
+use crate::runtime::head::ResponseHead;
 use crate::runtime::snapshot::Forward;
 
 /// Does the request ask for a tunnel that this driver can carry? Not while bytes behind its head wait in a session.
@@ -58,7 +58,7 @@ impl ExchangeDriver {
         exchange: &mut Exchange,
         forward: &Forward,
         connection: UpstreamConnection,
-        mut head: Box<ResponseHeader>,
+        mut head: ResponseHead,
     ) -> Result<(), Box<LocalResponse>> {
         if matches!(client, Client::Session(_)) && client.io().is_some_and(Io::may_have_read_ahead)
         {
@@ -87,7 +87,7 @@ impl ExchangeDriver {
         phases::header_filter(exchange, &mut head);
         heads::insert_gateway_headers(exchange, &mut head);
         exchange.status = head.status.as_u16();
-        let method = exchange.request.method.clone();
+        let method = exchange.request.method().clone();
         let started =
             Downstream::start(client, &mut head, &method, None, Bytes::new(), false).await;
         client.close();

@@ -143,9 +143,9 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use async_trait::async_trait;
-    use http::{HeaderMap, Method};
 
     use super::*;
+    use crate::runtime::head::RequestHead;
     use crate::runtime::mutual::{Admission, Verdict};
 
     struct Switch {
@@ -164,7 +164,7 @@ mod tests {
                 false => Review::Keep,
             }
         }
-        fn admit(&self, _: &Peer, _: &Method, _: &str, _: &HeaderMap) -> Admission {
+        fn admit(&self, _: &Peer, _: &RequestHead, _: &str) -> Admission {
             Admission::Allow { target: None }
         }
         fn changes(&self) -> watch::Receiver<u64> {

@@ -224,7 +224,7 @@ fn lookup(
         host: "",
         path: b"",
         query: b"",
-        headers: &NO_HEADERS,
+        headers: (&*NO_HEADERS).into(),
         header_count_max: 0,
         query_count_max: 0,
         sni: server_name,

@@ -10,7 +10,7 @@
 mod rig;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +26,7 @@ use crate::model::catalog::PluginInfo;
 use crate::model::schema::Record;
 use crate::runtime::contract::{Flow, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::Exchange;
+use crate::runtime::head::ResponseHead;
 
 const DRIVERS: [Option<ForcedDriver>; 3] = [
     None,
@@ -410,7 +411,7 @@ impl Plugin for Reverse {
     async fn message(
         &self,
         _exchange: &mut Exchange,
-        head: &mut ResponseHeader,
+        head: &mut ResponseHead,
         body: &mut Bytes,
     ) -> Flow {
         let length = HeaderValue::from(body.len());
@@ -437,6 +438,42 @@ impl Plugin for Append {
             *piece = [&**piece, b"!"].concat().into();
         }
     }
+}
+
+/// Counts requests by whether their heads are still as they came when they are logged.
+struct Heads;
+
+static RAW_HEADS: AtomicUsize = AtomicUsize::new(0);
+static WHOLE_HEADS: AtomicUsize = AtomicUsize::new(0);
+
+impl Plugin for Heads {
+    fn phases(&self) -> Phases {
+        Phases::LOG
+    }
+
+    fn log(&self, exchange: &Exchange) {
+        let count = match exchange.request.is_raw() {
+            true => &RAW_HEADS,
+            false => &WHOLE_HEADS,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_pays_for_a_map_of_an_ordinary_request() {
+    let origin = Origin::start(|_| (whole(b"abc"), Then::Stay)).await;
+    let mut setup = Setup::to(&[origin.address]).driver(Some(ForcedDriver::Exchange));
+    setup.plugins = vec![PluginEntry {
+        info: PluginInfo::new("heads", 1, Record::new(Vec::new())),
+        link: |_, _| Ok(Arc::new(Heads)),
+    }];
+    let rig = setup.start().await;
+    rig.ask("GET /a?b=c HTTP/1.1", b"").await;
+    rig.ask("GET /a|b HTTP/1.1", b"").await;
+    rig.stop().await;
+    let counts = [&RAW_HEADS, &WHOLE_HEADS].map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(counts, [1, 1]);
 }
 
 fn reverse() -> PluginEntry {

@@ -93,15 +93,15 @@ impl Plugin for CorrelationId {
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {
-        let present = exchange.request.headers.get(&self.header.name);
+        let present = exchange.request.fields().get(&self.header.name);
         let made = match present {
             Some(id) if !id.is_empty() => None,
             _ => Some(self.generate(exchange)),
         };
         if writes_entry(exchange)
-            && let Some(id) = made.as_ref().or(present)
+            && let Some(id) = made.as_ref().map(HeaderValue::as_bytes).or(present)
         {
-            let note = String::from_utf8_lossy(id.as_bytes()).into_owned();
+            let note = String::from_utf8_lossy(id).into_owned();
             exchange.notes.push(("correlation_id", note.into()));
         }
         if let Some(id) = made {

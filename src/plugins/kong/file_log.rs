@@ -135,7 +135,7 @@ mod tests {
         exchange.status = 200;
         exchange.upstream_status = 200;
         exchange.response_source = ResponseSource::Upstream;
-        exchange.response = Some(Box::new(ResponseHeader::build(200, None).unwrap()));
+        exchange.response = Some(ResponseHeader::build(200, None).unwrap().into());
         exchange.upstream_target = Some(b"/base/p?a=1&a=2&b"[..].into());
         let attempt = |port, failed| Try {
             address: ([192, 0, 2, 7], port).into(),

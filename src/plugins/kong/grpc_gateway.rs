@@ -28,6 +28,7 @@ use crate::plugins::shared::grpc_messages::{Cut, cut};
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Fault, LocalResponse};
+use crate::runtime::head::ResponseHead;
 use crate::runtime::titled::TitledName;
 use crate::runtime::told::ResponseField;
 
@@ -262,7 +263,7 @@ impl Plugin for GrpcGateway {
     async fn message(
         &self,
         exchange: &mut Exchange,
-        head: &mut ResponseHeader,
+        head: &mut ResponseHead,
         body: &mut Bytes,
     ) -> Flow {
         if !is_grpc(head) {

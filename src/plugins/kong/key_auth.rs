@@ -98,7 +98,7 @@ impl Plugin for KeyAuth {
     }
 
     fn access(&self, exchange: &mut Exchange) -> Flow {
-        if !self.config.run_on_preflight && exchange.request.method == Method::OPTIONS {
+        if !self.config.run_on_preflight && *exchange.request.method() == Method::OPTIONS {
             return Flow::Continue;
         }
         if self.anonymous.is_some() && exchange.identity.credential.is_some() {
@@ -201,15 +201,15 @@ fn in_headers<'a>(
     exchange: &'a Exchange,
     name: &HeaderName,
 ) -> Result<Option<Cow<'a, str>>, &'static str> {
-    let mut values = exchange.request.headers.get_all(name).iter();
+    let mut values = exchange.request.fields().named(name.as_str());
     let Some(value) = values.next() else {
         return Ok(None);
     };
     match values.next() {
-        None => Ok(Some(match std::str::from_utf8(value.as_bytes()) {
+        None => Ok(Some(match std::str::from_utf8(value) {
             // Nearly every key is text as it stands; the lenient reading is for the others.
             Ok(key) => Cow::Borrowed(key),
-            Err(_) => String::from_utf8_lossy(value.as_bytes()),
+            Err(_) => String::from_utf8_lossy(value),
         })),
         Some(_) => Err(SEVERAL),
     }

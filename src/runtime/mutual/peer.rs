@@ -4,10 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{HeaderMap, Method};
 use tokio::sync::watch;
 
 use super::Refusal;
+use crate::runtime::head::RequestHead;
 
 /// What a leaf certificate says about its owner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,7 +110,7 @@ pub trait PeerAuthority: Send + Sync {
 
     /// May this caller make this request? Asked for each request on connections that carry some; must not wait.
     /// `target` is the path with its query as it was sent.
-    fn admit(&self, peer: &Peer, method: &Method, target: &str, headers: &HeaderMap) -> Admission;
+    fn admit(&self, peer: &Peer, request: &RequestHead, target: &str) -> Admission;
 
     /// Changes whenever open connections are to be reviewed.
     fn changes(&self) -> watch::Receiver<u64>;

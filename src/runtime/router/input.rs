@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
-use http::HeaderMap;
 use smallvec::SmallVec;
 
 use crate::expr::{Field, Fields};
 use crate::model::route::{HostReading, Protocol, split_port};
+use crate::runtime::head;
 
 /// Query arguments up to this length are decoded on the stack.
 const DECODED_INLINE_BYTES: usize = 128;
@@ -27,7 +27,7 @@ pub struct MatchInput<'a> {
     /// The query without its `?`, as sent.
     pub query: &'a [u8],
     /// The request headers.
-    pub headers: &'a HeaderMap,
+    pub headers: head::Fields<'a>,
     /// How many header lines are looked at. Default of the setting `lua_max_req_headers`: 100.
     pub header_count_max: usize,
     /// How many query arguments are looked at. Default of `lua_max_uri_args`: 100.
@@ -97,38 +97,36 @@ impl<'a> View<'a> {
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let headers = self.input.headers;
-        let all_count = headers.len() <= self.input.header_count_max;
+        let all_count = headers.count() <= self.input.header_count_max;
         let one_spelling = !alike || !name.contains('-') || !self.has_underscored_names();
         if all_count && one_spelling {
-            return headers
-                .get_all(name)
-                .iter()
-                .try_for_each(|value| visit(value.as_bytes()));
+            return headers.named(name).try_for_each(visit);
         }
         headers
             .iter()
             .take(self.input.header_count_max)
-            .filter(|(present, _)| same_name(present.as_str(), name, alike))
-            .try_for_each(|(_, value)| visit(value.as_bytes()))
+            .filter(|(present, _)| same_name(present, name, alike))
+            .try_for_each(|(_, value)| visit(value))
     }
 
     fn has_underscored_names(&self) -> bool {
         self.underscored.get().unwrap_or_else(|| {
-            let found = self
-                .input
-                .headers
-                .keys()
-                .any(|name| name.as_str().contains('_'));
+            let mut fields = self.input.headers.iter();
+            let found = fields.any(|(name, _)| name.contains(&b'_'));
             self.underscored.set(Some(found));
             found
         })
     }
 }
 
-/// Compares a header name of the request (always lower case) with a configured one.
-fn same_name(present: &str, name: &str, alike: bool) -> bool {
-    let folded = |byte: u8| if alike && byte == b'_' { b'-' } else { byte };
-    present.len() == name.len() && present.bytes().map(folded).eq(name.bytes().map(folded))
+/// Compares a header name of the request, in any case, with a configured one in lower case.
+fn same_name(present: &[u8], name: &str, alike: bool) -> bool {
+    let folded = |byte: u8| match byte {
+        b'_' if alike => b'-',
+        byte => byte.to_ascii_lowercase(),
+    };
+    let present_folded = present.iter().copied().map(folded);
+    present.len() == name.len() && present_folded.eq(name.bytes().map(folded))
 }
 
 impl Fields for View<'_> {
@@ -154,8 +152,8 @@ impl Fields for View<'_> {
                 .headers
                 .iter()
                 .take(self.input.header_count_max)
-                .filter(|(present, _)| same_name(present.as_str(), name, true))
-                .try_for_each(|(_, value)| visit(value.as_bytes())),
+                .filter(|(present, _)| same_name(present, name, true))
+                .try_for_each(|(_, value)| visit(value)),
             Field::Query(name) => each_argument(
                 self.input.query,
                 self.input.query_count_max,

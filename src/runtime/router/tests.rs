@@ -88,7 +88,7 @@ fn captures_of_the_winner() {
         host: "h",
         path: path.as_bytes(),
         query: b"",
-        headers: &headers,
+        headers: (&headers).into(),
         header_count_max: 100,
         query_count_max: 100,
         sni: None,

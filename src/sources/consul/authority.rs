@@ -10,7 +10,6 @@ use std::time::Duration;
 use ahash::AHashMap;
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
@@ -21,6 +20,7 @@ use crate::dialects::consul::answers::Authorization;
 use crate::dialects::consul::intention::{Action, Decision};
 use crate::dialects::consul::normalise::normalise_path;
 use crate::dialects::consul::spiffe::{ServiceIdentity, SpiffeId};
+use crate::runtime::head::RequestHead;
 use crate::runtime::mutual::{
     Admission, Peer, PeerAuthority, PeerJudge, PeerNames, Refusal, Review, Verdict,
 };
@@ -332,7 +332,7 @@ impl PeerAuthority for ConnectAuthority {
         }
     }
 
-    fn admit(&self, peer: &Peer, method: &Method, target: &str, headers: &HeaderMap) -> Admission {
+    fn admit(&self, peer: &Peer, request: &RequestHead, target: &str) -> Admission {
         let deny = |reason: &str| Admission::Deny {
             reason: reason.into(),
         };
@@ -346,7 +346,8 @@ impl PeerAuthority for ConnectAuthority {
             reason: reason.into(),
         };
         // Applications may take `x_a` for `x-a`, which a permission may look at.
-        if headers.keys().any(|name| name.as_str().contains('_')) {
+        let mut names = request.fields().iter().map(|(name, _)| name);
+        if names.any(|name| name.contains(&b'_')) {
             return malformed("a header has an underscore in its name");
         }
         let Some(normal) = normalise_path(target) else {
@@ -354,7 +355,7 @@ impl PeerAuthority for ConnectAuthority {
         };
         let path = normal.split('?').next().unwrap_or_default();
         let action = permissions
-            .decide(method, path, headers)
+            .decide(request.method(), path, &request.headers)
             .or(self.intentions.book().default);
         match action {
             Some(Action::Allow) => Admission::Allow {

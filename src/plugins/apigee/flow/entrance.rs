@@ -72,7 +72,7 @@ pub(crate) fn find(
         host: host.unwrap_or(&scope.inbound.host),
         path: request.path.as_bytes(),
         query: request.query.as_deref().unwrap_or_default().as_bytes(),
-        headers: &request.headers,
+        headers: (&request.headers).into(),
         header_count_max: snapshot.serving.plan.request_headers_max,
         query_count_max: snapshot.serving.plan.query_arguments_max,
         sni: connection.server_name(),

@@ -38,7 +38,6 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use parking_lot::Mutex;
-use pingora_http::ResponseHeader;
 use tokio::sync::Semaphore;
 
 use crate::dialects::apigee::bundle::Retain;
@@ -59,6 +58,7 @@ use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::contract::{Flow, LinkContext, Needs, Phases, Plugin, PluginEntry};
 use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding};
 use crate::runtime::fault::{Fault, LocalResponse};
+use crate::runtime::head::ResponseHead;
 
 /// Flows that run after their answer was sent, at once; further ones are left out and told.
 const AFTER_MAX: usize = 1_024;
@@ -169,6 +169,10 @@ impl Plugin for Transparent {
             .with(Phases::FAULT)
     }
 
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
+    }
+
     fn access(&self, exchange: &mut Exchange) -> Flow {
         let composed = self.way().and_then(|way| self.compose(exchange, way));
         let Some(composed) = composed else {
@@ -178,8 +182,7 @@ impl Plugin for Transparent {
             return Flow::Respond(Box::new(wire::local(&answer)));
         };
         for (name, value) in wire::forwarded(exchange, false) {
-            // Only a header map at its size limit refuses.
-            let _ = exchange.request.insert_header(name, value);
+            exchange.tell_upstream(name, Some(value));
         }
         wire::forward(exchange, None, &composed);
         if let Some(way) = self.way() {
@@ -188,7 +191,7 @@ impl Plugin for Transparent {
         Flow::Continue
     }
 
-    async fn response_head(&self, exchange: &mut Exchange, head: &mut ResponseHeader) -> Flow {
+    async fn response_head(&self, exchange: &mut Exchange, head: &mut ResponseHead) -> Flow {
         match self.way().and_then(|way| refused_response(way, head)) {
             None => Flow::Continue,
             Some(failed) => {
@@ -212,10 +215,10 @@ fn idle(way: &HttpWay) -> Option<Duration> {
 }
 
 /// A 405 must say what is allowed, unless the target's properties let it pass.
-fn refused_response(way: &HttpWay, head: &ResponseHeader) -> Option<PolicyFault> {
-    let bare = head.status == http::StatusCode::METHOD_NOT_ALLOWED
+fn refused_response(way: &HttpWay, head: &ResponseHead) -> Option<PolicyFault> {
+    let bare = head.status() == http::StatusCode::METHOD_NOT_ALLOWED
         && !way.plan.properties.ignore_allow_header_for_405
-        && !head.headers.contains_key(ALLOW);
+        && !head.fields().contains(&ALLOW);
     bare.then(|| {
         PolicyFault::new(
             502,
@@ -259,14 +262,14 @@ impl Flows {
         let mut request = wire::request(exchange);
         let own_address = program.plan.properties.forwards_own_address;
         for (name, value) in wire::forwarded(exchange, own_address) {
-            request.headers.insert(name, value);
+            request.headers.insert(name.name.clone(), value);
         }
         let route = exchange.route.as_ref().map(|route| route.plan.id);
         let entry = entrance::entry(program, route, &request.path);
         let inbound = wire::inbound(exchange, certificate);
         let mut scope = Scope::new(Arc::clone(&program.place), inbound, entry, request);
-        if let Some(token) = exchange.request.headers.get(&TRACE)
-            && program.traces.accepts(token.as_bytes())
+        if let Some(token) = exchange.request.fields().get(&TRACE)
+            && program.traces.accepts(token)
         {
             scope.trace = Some(Box::new(Trace::new(exchange.started)));
             if let Some(request) = scope.message_mut(REQUEST) {
@@ -278,7 +281,7 @@ impl Flows {
 
     fn refusal(&self, exchange: &Exchange) -> Option<PolicyFault> {
         let properties = &self.program.plan.properties;
-        let method = exchange.request.method.as_str();
+        let method = exchange.request.method().as_str();
         if properties
             .refused_methods
             .iter()
@@ -290,7 +293,7 @@ impl Flows {
                 format!("Method {method} is not allowed"),
             ));
         }
-        let refused = match exchange.request.version {
+        let refused = match exchange.request.version() {
             http::Version::HTTP_10 => properties.refuses_http10,
             http::Version::HTTP_11 => properties.refuses_http11,
             _ => false,
@@ -307,7 +310,7 @@ impl Flows {
     /// A POST or PUT must tell the length of its body, unless the target's properties let it pass.
     fn lacks_length(&self, exchange: &Exchange, transaction: &mut Transaction) -> bool {
         if exchange.request_body != RequestBody::Absent
-            || exchange.request.headers.contains_key(CONTENT_LENGTH)
+            || exchange.request.fields().contains(&CONTENT_LENGTH)
         {
             return false;
         }
@@ -375,7 +378,7 @@ impl Flows {
                 environment: place.environment.clone(),
                 proxy: place.proxy.clone(),
                 revision: place.revision,
-                method: exchange.request.method.to_string(),
+                method: exchange.request.method().to_string(),
                 path: String::from_utf8_lossy(exchange.raw_path()).into_owned(),
                 status,
                 events: trace.into_events(),
@@ -390,7 +393,7 @@ impl Flows {
     async fn respond(
         &self,
         exchange: &mut Exchange,
-        head: &mut ResponseHeader,
+        head: &mut ResponseHead,
         body: Option<&mut Bytes>,
     ) -> Flow {
         let Some(mut transaction) = take(exchange) else {
@@ -400,7 +403,8 @@ impl Flows {
         let mut refused = None;
         if let Some(frame) = transaction.top() {
             frame.note_tries(exchange, true);
-            refused = frame.http_way().and_then(|way| refused_response(way, head));
+            let way = frame.http_way();
+            refused = way.and_then(|way| refused_response(way, head));
         }
         match refused {
             Some(failed) => transaction.fail(failed).await,
@@ -438,7 +442,7 @@ impl Flows {
         if let Some(frame) = transaction.outer() {
             frame.scope.times.client_sent_start = Some(Instant::now());
         }
-        self.finish(exchange, *transaction, head.status.as_u16());
+        self.finish(exchange, *transaction, head.status().as_u16());
         Flow::Continue
     }
 }
@@ -517,13 +521,13 @@ impl Plugin for Flows {
     async fn message(
         &self,
         exchange: &mut Exchange,
-        head: &mut ResponseHeader,
+        head: &mut ResponseHead,
         body: &mut Bytes,
     ) -> Flow {
         self.respond(exchange, head, Some(body)).await
     }
 
-    async fn response_head(&self, exchange: &mut Exchange, head: &mut ResponseHeader) -> Flow {
+    async fn response_head(&self, exchange: &mut Exchange, head: &mut ResponseHead) -> Flow {
         self.respond(exchange, head, None).await
     }
 

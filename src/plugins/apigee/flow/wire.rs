@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
 use crate::dialects::apigee::message::Message;
@@ -16,12 +16,17 @@ use crate::plugins::apigee::flow::target::Composed;
 use crate::runtime::client_certificate::ClientCertificate;
 use crate::runtime::exchange::{Exchange, RequestBody};
 use crate::runtime::fault::LocalResponse;
+use crate::runtime::head::{ResponseHead, visible};
+use crate::runtime::titled::TitledName;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_FOR: LazyLock<TitledName> =
+    LazyLock::new(|| TitledName::fixed("X-Forwarded-For"));
+static X_FORWARDED_PORT: LazyLock<TitledName> =
+    LazyLock::new(|| TitledName::fixed("X-Forwarded-Port"));
+static X_FORWARDED_PROTO: LazyLock<TitledName> =
+    LazyLock::new(|| TitledName::fixed("X-Forwarded-Proto"));
 
 /// What is known of the exchange as it came in.
 pub(super) fn inbound(
@@ -45,14 +50,14 @@ pub(super) fn inbound(
 pub(super) fn forwarded(
     exchange: &Exchange,
     own_address: bool,
-) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+) -> impl Iterator<Item = (&'static TitledName, HeaderValue)> + use<> {
     let connection = &exchange.connection;
     let mut addresses = String::with_capacity(64);
-    for value in exchange.request.headers.get_all(&X_FORWARDED_FOR) {
-        if let Ok(text) = value.to_str() {
-            addresses.push_str(text);
-            addresses.push_str(", ");
-        }
+    let fields = exchange.request.fields();
+    let before = fields.named(X_FORWARDED_FOR.name.as_str());
+    for text in before.filter_map(visible) {
+        addresses.push_str(text);
+        addresses.push_str(", ");
     }
     addresses.push_str(&connection.peer_text);
     if own_address {
@@ -62,13 +67,13 @@ pub(super) fn forwarded(
     let proto = if exchange.secure { "https" } else { "http" };
     let port = HeaderValue::from_str(&connection.port_text);
     let fields = [
-        (&X_FORWARDED_FOR, HeaderValue::try_from(addresses).ok()),
-        (&X_FORWARDED_PORT, port.ok()),
-        (&X_FORWARDED_PROTO, Some(HeaderValue::from_static(proto))),
+        (&*X_FORWARDED_FOR, HeaderValue::try_from(addresses).ok()),
+        (&*X_FORWARDED_PORT, port.ok()),
+        (&*X_FORWARDED_PROTO, Some(HeaderValue::from_static(proto))),
     ];
     fields
         .into_iter()
-        .filter_map(|(name, value)| Some((name.clone(), value?)))
+        .filter_map(|(name, value)| Some((name, value?)))
 }
 
 /// Fields that belong to a connection and never cross from one message to another.
@@ -95,7 +100,7 @@ pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
 /// The request as a message; its body is there when it is held.
 pub(super) fn request(exchange: &Exchange) -> Message {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut headers = exchange.request.headers.clone();
+    let mut headers = exchange.request.fields().to_map();
     if !headers.contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(exchange.host())
     {
@@ -107,8 +112,8 @@ pub(super) fn request(exchange: &Exchange) -> Message {
             RequestBody::Held(body) => body.clone(),
             RequestBody::Absent | RequestBody::Streaming { .. } => Bytes::new(),
         },
-        version: exchange.request.version,
-        verb: verb(&exchange.request.method),
+        version: exchange.request.version(),
+        verb: verb(exchange.request.method()),
         path: path(exchange).into_owned(),
         query: exchange.query().map(text),
         ..Message::request()
@@ -168,12 +173,12 @@ pub(super) fn forward(exchange: &mut Exchange, message: Option<&Message>, compos
     edits.host.clone_from(&composed.host);
     edits.fields_as_given = true;
     let Some(message) = message else { return };
-    if message.verb != exchange.request.method.as_str()
+    if message.verb != exchange.request.method().as_str()
         && let Ok(method) = Method::from_bytes(message.verb.as_bytes())
     {
         exchange.edits_mut().method = Some(method);
     }
-    if message.headers != exchange.request.headers {
+    if !exchange.request.fields().are(&message.headers) {
         replace_headers(exchange, &message.headers);
     }
     let body = &mut exchange.request_body;
@@ -187,41 +192,46 @@ pub(super) fn forward(exchange: &mut Exchange, message: Option<&Message>, compos
 fn replace_headers(exchange: &mut Exchange, headers: &HeaderMap) {
     let old = &exchange.request;
     let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = old.method.clone();
-    parts.uri = old.uri.clone();
-    parts.version = old.version;
+    parts.method = old.method().clone();
+    parts.version = old.version();
     parts.headers = headers.clone();
     let mut head = RequestHeader::from(parts);
-    // A target that is no URI was kept beside it.
-    if head.raw_path() != old.raw_path() && head.set_raw_path(old.raw_path()).is_err() {
-        return;
+    if head.set_raw_path(old.raw_path()).is_ok() {
+        exchange.request = head.into();
     }
-    *exchange.request = head;
 }
 
 /// A target's response as a message.
-pub(super) fn response(head: &ResponseHeader, content: Bytes) -> Message {
-    let mut headers = head.headers.clone();
+pub(super) fn response(head: &ResponseHead, content: Bytes) -> Message {
+    let mut headers = head.fields().to_map();
     drop_hop_by_hop(&mut headers);
+    let status = head.status();
+    let usual = status.canonical_reason().unwrap_or_default();
     Message {
         headers,
         content,
-        version: head.version,
-        status: head.status.as_u16(),
-        reason: head
-            .get_reason_phrase()
-            .filter(|reason| Some(*reason) != head.status.canonical_reason())
+        version: head.version(),
+        status: status.as_u16(),
+        reason: Some(head.reason())
+            .filter(|reason| *reason != usual)
             .map(Into::into),
         ..Message::response()
     }
 }
 
 /// Writes the answer over a target's response.
-pub(super) fn overwrite(answer: &Message, head: &mut ResponseHeader) {
-    // A message's status lies between 100 and 599.
-    let _ = head.set_status(final_status(answer.status));
-    let _ = head.set_reason_phrase(answer.reason.as_deref());
-    if answer.headers == head.headers {
+pub(super) fn overwrite(answer: &Message, head: &mut ResponseHead) {
+    let status = final_status(answer.status);
+    let usual = head.status().canonical_reason().unwrap_or_default();
+    let reason = answer.reason.as_deref().unwrap_or(usual);
+    let is_line_same = head.status() == status && head.reason() == reason;
+    let are_fields_same = head.fields().are(&answer.headers);
+    if !is_line_same {
+        // A message's status lies between 100 and 599.
+        let _ = head.set_status(status);
+        let _ = head.set_reason_phrase(answer.reason.as_deref());
+    }
+    if are_fields_same {
         return;
     }
     let old: Vec<HeaderName> = head.headers.keys().cloned().collect();

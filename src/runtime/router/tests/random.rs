@@ -192,13 +192,14 @@ impl Request {
         let host = self
             .port
             .map_or(self.host.clone(), |port| format!("{}:{port}", self.host));
+        let headers = self.header_map();
         let input = MatchInput {
             protocol: self.protocol,
             method: &self.method,
             host: &host,
             path: self.path.as_bytes(),
             query: b"",
-            headers: &self.header_map(),
+            headers: (&headers).into(),
             header_count_max: self.header_count_max,
             query_count_max: 100,
             sni: self.sni.as_deref(),

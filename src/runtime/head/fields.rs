@@ -1,0 +1,88 @@
+//! The fields of a head, whatever its form.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::runtime::head::raw::RawFields;
+
+/// Fields to be asked by name. Values are bytes: what may stand in them was seen to when they were read.
+#[derive(Debug, Clone, Copy)]
+pub enum Fields<'a> {
+    Raw(&'a RawFields),
+    Map(&'a HeaderMap),
+}
+
+impl<'a> Fields<'a> {
+    /// How many there are.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Raw(raw) => raw.count(),
+            Self::Map(map) => map.len(),
+        }
+    }
+
+    /// The first value under a name.
+    pub fn get(self, name: &HeaderName) -> Option<&'a [u8]> {
+        match self {
+            Self::Raw(raw) => raw.first(name.as_str()),
+            Self::Map(map) => map.get(name).map(HeaderValue::as_bytes),
+        }
+    }
+
+    /// Is there a field of this name?
+    pub fn contains(self, name: &HeaderName) -> bool {
+        match self {
+            Self::Raw(raw) => raw.first(name.as_str()).is_some(),
+            Self::Map(map) => map.contains_key(name),
+        }
+    }
+
+    /// All values under a name, which is in lower case, in the order in which they came.
+    pub fn named(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let (raw, map) = match self {
+            Self::Raw(raw) => (Some(raw.named(name)), None),
+            Self::Map(map) => (None, Some(map.get_all(name))),
+        };
+        let of_map = map.into_iter().flatten().map(HeaderValue::as_bytes);
+        raw.into_iter().flatten().chain(of_map)
+    }
+
+    /// The fields as a map of their own.
+    pub fn to_map(self) -> HeaderMap {
+        match self {
+            Self::Raw(raw) => raw.to_map(),
+            Self::Map(map) => map.clone(),
+        }
+    }
+
+    /// Are they those of the map?
+    pub fn are(self, map: &HeaderMap) -> bool {
+        match self {
+            Self::Raw(raw) => raw.are(map),
+            Self::Map(own) => own == map,
+        }
+    }
+
+    /// Every name with its value. Names come in any case.
+    pub fn iter(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let (raw, map) = match self {
+            Self::Raw(raw) => (Some(raw.iter()), None),
+            Self::Map(map) => (None, Some(map.iter())),
+        };
+        let of_map = map.into_iter().flatten();
+        let of_map = of_map.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        raw.into_iter().flatten().chain(of_map)
+    }
+}
+
+impl<'a> From<&'a HeaderMap> for Fields<'a> {
+    fn from(map: &'a HeaderMap) -> Self {
+        Self::Map(map)
+    }
+}
+
+/// A value as text, if it is visible ASCII, as [`HeaderValue::to_str`] has it.
+pub fn visible(value: &[u8]) -> Option<&str> {
+    let is_visible = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
+    let text = std::str::from_utf8(value).ok()?;
+    value.iter().all(is_visible).then_some(text)
+}
