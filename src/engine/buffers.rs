@@ -5,13 +5,42 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
+use bytes::BytesMut;
+
 /// Length of a buffer, in bytes: four TLS records, and few enough for a core's own cache.
 pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
 /// Buffers that a thread keeps for later; what comes back beyond is freed.
 const KEPT_MAX: usize = 32;
 
+/// Room in a buffer that grows, in bytes: a head with a body of 16 KiB arrives in one read, and leaves in one write.
+pub(crate) const ROOM_BYTES: usize = 32 * 1024;
+
 thread_local! {
     static KEPT: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static KEPT_GROWING: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty buffer that grows, with [`ROOM_BYTES`] to begin with: one that is kept, or a new one.
+pub(crate) fn take_growing() -> BytesMut {
+    let kept = KEPT_GROWING.with_borrow_mut(Vec::pop);
+    let mut buffer = kept.unwrap_or_default();
+    // Its memory is used again if nobody shares it any more.
+    buffer.reserve(ROOM_BYTES);
+    buffer
+}
+
+/// Keeps a buffer from [`take_growing`] whose content nobody wants, for this thread's next one.
+pub(crate) fn keep_growing(mut buffer: BytesMut) {
+    if buffer.capacity() == 0 {
+        return;
+    }
+    buffer.clear();
+    let _ = KEPT_GROWING.try_with(|kept| {
+        let mut kept = kept.borrow_mut();
+        if kept.len() < KEPT_MAX {
+            kept.push(buffer);
+        }
+    });
 }
 
 /// A buffer of [`BUFFER_BYTES`] with whatever its last user left in it. Goes back to the thread that drops it.
@@ -67,5 +96,35 @@ mod tests {
         drop(first);
         assert_eq!(Buffer::take().first(), Some(&7));
         drop(second);
+    }
+
+    #[test]
+    fn what_is_shared_is_not_written_over() {
+        let mut buffer = take_growing();
+        buffer.extend_from_slice(b"first, second");
+        let first = buffer.split_to(5).freeze();
+        let memory = first.as_ptr();
+        keep_growing(buffer);
+        let mut other = take_growing();
+        other.extend_from_slice(b"other");
+        assert_eq!(&first[..], b"first");
+        keep_growing(other);
+        keep_growing(BytesMut::from(&b""[..]));
+        drop(first);
+        let again = take_growing();
+        assert!(again.capacity() >= ROOM_BYTES && again.as_ptr() != memory);
+    }
+
+    #[test]
+    fn memory_is_used_again_once_nobody_shares_it() {
+        let mut buffer = take_growing();
+        let memory = buffer.as_ptr();
+        buffer.extend_from_slice(b"head, body");
+        drop(buffer.split_to(4).freeze());
+        drop(buffer.split().freeze());
+        keep_growing(buffer);
+        let again = take_growing();
+        assert_eq!(again.as_ptr(), memory);
+        assert!(again.is_empty() && again.capacity() >= ROOM_BYTES);
     }
 }

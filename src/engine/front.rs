@@ -8,7 +8,7 @@
 //! ```
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ use pingora_core::protocols::tls::ALPN;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
 
 use crate::engine::accept::Serve;
 use crate::engine::application::Application;
@@ -31,6 +30,7 @@ use crate::engine::pace::Limits;
 use crate::engine::peek::{self, look};
 use crate::engine::stream::Streams;
 use crate::engine::tls::Acceptor;
+use crate::engine::wait::{Alarm, once};
 use crate::runtime::connection::Connection;
 
 /// Once a request has begun to arrive, its head must come without pauses longer than this.
@@ -258,14 +258,17 @@ impl Front {
             };
         }
         // One of each for all requests: setting them up anew for each costs more than looking at them.
-        let mut alarm = pin!(tokio::time::sleep(idle));
-        let mut closing = pin!(idle_closes.wait_for(|close| *close));
+        let mut alarm = Alarm::default();
+        let changes = idle_closes.clone();
+        let closing = idle_closes.wait_for(|close| *close);
+        let mut closing = pin!(once(closing, || changes.has_changed().unwrap_or(true)));
         let mut http1 = Http1::new(io);
         loop {
+            let due = (http1.silent_since() + idle).into();
             let received = tokio::select! {
                 biased;
                 received = http1.receive() => received,
-                () = silence(alarm.as_mut(), idle) => return Ok(None),
+                () = alarm.rings(due) => return Ok(None),
                 _ = &mut closing => return Ok(None),
             };
             let received = match received {
@@ -297,18 +300,6 @@ impl Front {
             let (io, ahead) = http1.into_parts();
             return Ok(Some((io, ahead, begun)));
         }
-    }
-}
-
-/// Resolves when it has been waited for so long. The alarm may ring for an earlier wait; it is then set again.
-async fn silence(mut alarm: Pin<&mut Sleep>, limit: Duration) {
-    let due = Instant::now() + limit;
-    loop {
-        alarm.as_mut().await;
-        if Instant::now() >= due {
-            return;
-        }
-        alarm.as_mut().reset(due);
     }
 }
 

@@ -111,6 +111,9 @@ impl Gateway {
         }
         exchange.request_bytes += http1.body_read();
         self.log(&mut exchange);
+        if let Some(ended) = exchange.timing.ended {
+            http1.answered(ended);
+        }
         None
     }
 

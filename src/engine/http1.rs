@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::Method;
@@ -16,12 +16,15 @@ use tokio::io::ReadBuf;
 
 use pingora_core::protocols::Shutdown as _;
 
+use crate::engine::buffers;
 use crate::engine::io::Io;
 use crate::engine::phases::SMALL_BODY_BYTES;
 use crate::runtime::head::{RawRequest, RequestHead};
 
-/// First and only buffer for a head, in bytes; a longer head is a session's business.
-const BUFFER_BYTES: usize = 8 * 1024;
+/// Longest head, in bytes; a longer one is a session's business.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Most bytes of a body that are read at once.
+const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Most header fields of an ordinary request.
 const FIELDS_MAX: usize = 64;
 /// How often a head that arrives in pieces is looked at; whoever sends it in more is a session's business.
@@ -47,6 +50,8 @@ pub(crate) struct Http1 {
     /// Bytes of it that were read.
     body_read: u64,
     kept: bool,
+    /// When nothing was asked any more.
+    silent_since: Instant,
 }
 
 /// What arrived.
@@ -71,6 +76,7 @@ impl Http1 {
             body_left: 0,
             body_read: 0,
             kept: true,
+            silent_since: Instant::now(),
         }
     }
 
@@ -91,6 +97,16 @@ impl Http1 {
     /// May another request follow on this connection?
     pub(crate) fn is_kept(&self) -> bool {
         self.kept
+    }
+
+    /// The request was answered at this time.
+    pub(crate) fn answered(&mut self, at: Instant) {
+        self.silent_since = at;
+    }
+
+    /// Since when the client has been waited for.
+    pub(crate) fn silent_since(&self) -> Instant {
+        self.silent_since
     }
 
     /// No further request is read.
@@ -116,10 +132,11 @@ impl Http1 {
     pub(crate) async fn receive(&mut self) -> io::Result<Received> {
         self.head = Bytes::new();
         if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+            buffers::keep_growing(std::mem::take(&mut self.buffer));
             self.io.readable().await?;
-            self.buffer.reserve(BUFFER_BYTES);
-            if self.io.read_past(&mut self.buffer).await? == 0 {
+            self.buffer = buffers::take_growing();
+            let reading = self.io.read_past(&mut self.buffer, HEAD_BYTES_MAX);
+            if reading.await? == 0 {
                 return Ok(Received::End);
             }
         }
@@ -130,9 +147,9 @@ impl Http1 {
     pub(crate) async fn receive_rest(&mut self) -> io::Result<Received> {
         self.io.head_arrives();
         let mut looks = 0;
-        while self.buffer.len() < BUFFER_BYTES && looks < LOOKS_MAX {
+        while self.buffer.len() < HEAD_BYTES_MAX && looks < LOOKS_MAX {
             let from = self.buffer.len();
-            let reading = self.io.read_head(&mut self.buffer, BUFFER_BYTES);
+            let reading = self.io.read_head(&mut self.buffer, HEAD_BYTES_MAX);
             // What is late, and what will never be whole, a session answers.
             let Ok(Some(1..)) = pingora_timeout::timeout(HEAD_PAUSE, reading)
                 .await
@@ -198,7 +215,7 @@ impl Http1 {
         self.head = Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default());
         self.buffer.advance(length);
         if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+            buffers::keep_growing(std::mem::take(&mut self.buffer));
         }
         raw.hold(self.head.clone());
         let head = match raw.is_plain() {
@@ -221,8 +238,8 @@ impl Http1 {
             return Ok(None);
         }
         if self.buffer.is_empty() {
-            self.buffer.reserve(self.body_left.min(BUFFER_BYTES * 2));
-            let reading = self.io.read_past(&mut self.buffer);
+            self.buffer.reserve(self.body_left.min(BODY_BYTES_MAX));
+            let reading = self.io.read_past(&mut self.buffer, usize::MAX);
             match pingora_timeout::timeout(BODY_PAUSE, reading).await {
                 Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => read?,

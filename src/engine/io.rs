@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use parking_lot::Mutex;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -138,27 +138,25 @@ impl Io {
 
     /// Waits until the client has sent something (or left). No buffer is held meanwhile.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
-        match self.channel.get_mut() {
-            Channel::Plain(stream) => stream.readable().await,
-            Channel::Tls(stream) if stream.ssl().pending() > 0 => Ok(()),
-            Channel::Tls(stream) => stream.get_ref().readable().await,
-        }
+        let channel = self.channel.get_mut();
+        poll_fn(|cx| channel.poll_readable(cx)).await
     }
 
     /// Is there something to read, as far as the socket knows?
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &*self.channel.lock() {
-            Channel::Plain(stream) => stream.poll_read_ready(cx),
-            Channel::Tls(stream) if stream.ssl().pending() > 0 => Poll::Ready(Ok(())),
-            Channel::Tls(stream) => stream.get_ref().poll_read_ready(cx),
-        }
+        self.channel.lock().poll_readable(cx)
     }
 
-    /// Reads where no session takes part; such bytes are not counted as handed out.
-    pub(crate) async fn read_past(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    /// Reads where no session takes part, `bytes_max` at most; such bytes are not counted as handed out.
+    pub(crate) async fn read_past(
+        &mut self,
+        buffer: &mut BytesMut,
+        bytes_max: usize,
+    ) -> io::Result<usize> {
+        let mut buffer = buffer.limit(bytes_max);
         match self.channel.get_mut() {
-            Channel::Plain(stream) => stream.read_buf(buffer).await,
-            Channel::Tls(stream) => stream.read_buf(buffer).await,
+            Channel::Plain(stream) => stream.read_buf(&mut buffer).await,
+            Channel::Tls(stream) => stream.read_buf(&mut buffer).await,
         }
     }
 
@@ -370,6 +368,15 @@ impl Channel {
         match self {
             Self::Plain(stream) => stream.as_raw_fd(),
             Self::Tls(stream) => stream.get_ref().get_ref().as_raw_fd(),
+        }
+    }
+
+    /// Is there something to read, as far as the socket knows?
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) if stream.ssl().pending() > 0 => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.get_ref().poll_read_ready(cx),
         }
     }
 }

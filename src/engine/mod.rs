@@ -39,6 +39,7 @@ mod respond;
 mod stream;
 mod tls;
 mod tunnel;
+mod wait;
 mod websocket;
 
 #[cfg(test)]

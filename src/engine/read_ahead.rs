@@ -51,15 +51,7 @@ impl<S> ReadAhead<S> {
 }
 
 impl ReadAhead<TcpStream> {
-    /// Waits until there is something to read, or the end.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        match self.is_empty() {
-            true => self.inner.readable().await,
-            false => Ok(()),
-        }
-    }
-
-    /// Is there something to read, as far as the socket knows?
+    /// Is there something to read, or the end, as far as the socket knows?
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.is_empty() {
             true => self.inner.poll_read_ready(cx),

@@ -3,6 +3,7 @@
 //! Strict where leniency leads to request smuggling (RFC 9112, 6.3): a length that is not one number, an unknown last
 //! transfer coding (both in `terms.rs`), or broken chunk framing ends the exchange and the connection.
 
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -14,8 +15,10 @@ use http::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::engine::buffers::{self, ROOM_BYTES};
 use crate::engine::exchange::terms::Terms;
 use crate::engine::read_ahead::TlsStream;
+use crate::engine::wait::Alarm;
 use crate::runtime::fault::FaultKind;
 use crate::runtime::head::{RawResponse, ResponseHead};
 
@@ -23,9 +26,6 @@ use crate::runtime::head::{RawResponse, ResponseHead};
 const HEAD_BYTES_MAX: usize = 256 * 1024;
 /// Most header fields in a response.
 const FIELDS_MAX: usize = 256;
-/// First buffer: a head with a body of 16 KiB arrives in one read, and leaves in one write. Memory that is not filled
-/// costs nothing, and the buffer goes with the response.
-const FIRST_BUFFER_BYTES: usize = 32 * 1024;
 /// Buffer while a longer body flows.
 const BODY_BUFFER_BYTES: usize = 64 * 1024;
 /// Longest line of chunk framing or trailer section.
@@ -40,6 +40,15 @@ pub(crate) enum UpstreamStream {
 }
 
 impl UpstreamStream {
+    /// Is there something to read, as far as the socket knows?
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) if stream.ssl().pending() > 0 => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.get_ref().poll_read_ready(cx),
+        }
+    }
+
     /// Has the kernel find out when the upstream's host is gone without a word.
     pub(crate) fn keep_alive(&self) {
         match self {
@@ -54,6 +63,8 @@ pub(crate) struct UpstreamConnection {
     stream: UpstreamStream,
     buffer: BytesMut,
     framing: Framing,
+    /// Rings when an answer is late.
+    pub(crate) alarm: Alarm,
     /// Requests sent so far.
     pub(crate) requests: u32,
     /// May the connection carry another request once this response is complete?
@@ -110,6 +121,7 @@ impl UpstreamConnection {
             stream,
             buffer: BytesMut::new(),
             framing: Framing::Done,
+            alarm: Alarm::default(),
             requests: 0,
             keep_alive: true,
         }
@@ -141,7 +153,12 @@ impl UpstreamConnection {
             if self.buffer.len() > HEAD_BYTES_MAX {
                 return Err(CodecError::HeadTooLong);
             }
-            if self.fill(FIRST_BUFFER_BYTES).await? == 0 {
+            if self.buffer.capacity() == 0 {
+                // No buffer is held while the upstream thinks.
+                poll_fn(|cx| self.stream.poll_readable(cx)).await?;
+                self.buffer = buffers::take_growing();
+            }
+            if self.fill(ROOM_BYTES).await? == 0 {
                 return Err(if self.buffer.is_empty() {
                     CodecError::ClosedBeforeResponse
                 } else {
@@ -194,7 +211,7 @@ impl UpstreamConnection {
 
     /// Gives up the buffer while the connection is idle.
     pub(crate) fn park(&mut self) {
-        self.buffer = BytesMut::new();
+        buffers::keep_growing(std::mem::take(&mut self.buffer));
     }
 
     /// Is the idle connection still open and silent? Asks the kernel only if it has reported an event.

@@ -15,7 +15,8 @@ use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
 
 use crate::engine::client::Client;
-use crate::engine::heads;
+use crate::engine::wait::within;
+use crate::engine::{buffers, heads};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::head::ResponseHead;
 
@@ -86,7 +87,7 @@ impl Downstream {
         if !keep_alive {
             client.close();
         }
-        let mut wire = BytesMut::with_capacity(1024 + piece.len().min(COPIED_BYTES_MAX));
+        let mut wire = buffers::take_growing();
         put_head(&mut wire, head, added, framing, keep_alive);
         let mut this = Self {
             framing,
@@ -119,7 +120,7 @@ impl Downstream {
         if self.framing == Framing::None || (piece.is_empty() && !end) {
             return Ok(());
         }
-        let mut wire = BytesMut::with_capacity(16 + piece.len().min(COPIED_BYTES_MAX));
+        let mut wire = buffers::take_growing();
         let rest = self.frame(&mut wire, piece, end);
         if wire.is_empty() && rest.is_none() {
             return Ok(());
@@ -202,7 +203,7 @@ impl Downstream {
     async fn write(
         &mut self,
         client: &mut Client<'_>,
-        mut wire: BytesMut,
+        wire: BytesMut,
         rest: Option<(Bytes, &'static [u8])>,
     ) -> Result<()> {
         let Some(io) = client.io() else {
@@ -216,18 +217,15 @@ impl Downstream {
             self.sent += (piece.len() + tail.len()) as u64;
         }
         let write = async {
-            match rest {
-                None => io.write_all_shared(&mut wire).await,
-                Some((piece, tail)) => {
-                    let mut all = wire.chain(piece).chain(tail);
-                    io.write_all_shared(&mut all).await
-                }
-            }
+            let (piece, tail) = rest.unwrap_or_default();
+            let mut all = wire.chain(piece).chain(tail);
+            io.write_all_shared(&mut all).await?;
+            let (wire, _) = all.into_inner().0.into_inner();
+            buffers::keep_growing(wire);
+            Ok(())
         };
-        let written: io::Result<()> = match pingora_timeout::timeout(WRITE_TIMEOUT, write).await {
-            Ok(written) => written,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        };
+        let written: Option<io::Result<()>> = within(WRITE_TIMEOUT, write).await;
+        let written = written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
         written.or_err(ErrorType::WriteError, "writing the response")
     }
 }

@@ -29,8 +29,9 @@ use crate::engine::exchange::codec::{CodecError, INTERIM_MAX, UpstreamConnection
 use crate::engine::exchange::downstream::Downstream;
 use crate::engine::exchange::pool::{Pool, PoolKey};
 use crate::engine::forwarding::{self, BodyFraming, Destination};
+use crate::engine::wait::within;
 use crate::engine::websocket::opening;
-use crate::engine::{connect, heads, phases};
+use crate::engine::{buffers, connect, heads, phases};
 use crate::model::plan::Protocol;
 use crate::runtime::cluster::{Outcome, Picked};
 use crate::runtime::contract::Phases;
@@ -215,18 +216,24 @@ impl ExchangeDriver {
             address: destination.picked.address,
             group: connect::pool_group(exchange, destination),
         };
-        let now = exchange.timing.forwarded.unwrap_or_else(Instant::now);
+        // The first try begins when the request is forwarded; further ones cannot count from there.
+        let mut now = match exchange.timing.forwarded {
+            Some(forwarded) if exchange.tries.len() == 1 => forwarded,
+            _ => Instant::now(),
+        };
         let mut reused = true;
         let mut connection = match self.pool.take(&key, now) {
             Some(connection) => connection,
             None => {
                 reused = false;
-                self.connect(exchange, destination).await?
+                let connection = self.connect(exchange, destination).await?;
+                now = Instant::now();
+                connection
             }
         };
         loop {
             let outcome = self
-                .ask(client, exchange, destination, &mut connection, body)
+                .ask(client, exchange, destination, (&mut connection, now), body)
                 .await;
             let repeatable = is_idempotent(forwarding::upstream_method(exchange));
             let stale = reused
@@ -245,6 +252,7 @@ impl ExchangeDriver {
                 Err(_) if stale => {
                     reused = false;
                     connection = self.connect(exchange, destination).await?;
+                    now = Instant::now();
                 }
                 Err(AskError::ClientLeft) => return Err(Failure::ClientLeft),
                 Err(AskError::Timeout(what)) => {
@@ -282,13 +290,13 @@ impl ExchangeDriver {
         }
     }
 
-    /// Sends the request and reads the final response's head.
+    /// Sends the request and reads the final response's head, on a connection that was ready at a time.
     async fn ask(
         &self,
         client: &mut Client<'_>,
         exchange: &mut Exchange,
         destination: &Destination<'_>,
-        connection: &mut UpstreamConnection,
+        (connection, ready): (&mut UpstreamConnection, Instant),
         body: &Bytes,
     ) -> Result<ResponseHead, AskError> {
         let plan = &destination.forward.plan;
@@ -296,31 +304,38 @@ impl ExchangeDriver {
             RequestBody::Held(_) => BodyFraming::Length(body.len() as u64),
             _ => BodyFraming::None,
         };
-        let mut wire = BytesMut::with_capacity(1024);
+        let mut wire = buffers::take_growing();
         let mut scratch = Vec::with_capacity(128);
         forwarding::write_head(exchange, destination, framing, &mut scratch, &mut wire);
         let mut message = wire.chain(body.clone());
         let write_timeout = Duration::from_millis(u64::from(plan.write_timeout_ms));
-        pingora_timeout::timeout(write_timeout, connection.write_all(&mut message))
+        within(write_timeout, connection.write_all(&mut message))
             .await
-            .map_err(|_| AskError::Timeout("sending the request"))?
+            .ok_or(AskError::Timeout("sending the request"))?
             .map_err(CodecError::Io)?;
+        buffers::keep_growing(message.into_inner().0);
         connection.requests += 1;
         let read_timeout = Duration::from_millis(u64::from(plan.read_timeout_ms));
+        // A head is sent in no time; a body may take its own.
+        let mut since = match body.is_empty() {
+            true => ready,
+            false => Instant::now(),
+        };
         for _ in 0..INTERIM_MAX {
             let method = forwarding::upstream_method(exchange);
-            let reading = pingora_timeout::timeout(
-                read_timeout,
-                connection.read_head(method, !exchange.http2),
-            );
+            let due = (since + read_timeout).into();
+            let mut alarm = std::mem::take(&mut connection.alarm);
             let head = tokio::select! {
                 biased;
-                head = reading => head.map_err(|_| AskError::Timeout("waiting for the response"))??,
+                head = connection.read_head(method, !exchange.http2) => head?,
                 () = client.left() => return Err(AskError::ClientLeft),
+                () = alarm.rings(due) => return Err(AskError::Timeout("waiting for the response")),
             };
+            connection.alarm = alarm;
             if !head.status().is_informational() {
                 return Ok(head);
             }
+            since = Instant::now();
             if head.status() == StatusCode::SWITCHING_PROTOCOLS {
                 if forwarding::is_websocket_upgrade(exchange) {
                     return Ok(head);
@@ -518,12 +533,16 @@ async fn read_piece(
     connection: &mut UpstreamConnection,
     read_timeout: Duration,
 ) -> Result<Option<Bytes>, AskError> {
-    let reading = pingora_timeout::timeout(read_timeout, connection.read_piece());
-    tokio::select! {
+    let due = tokio::time::Instant::now() + read_timeout;
+    let mut alarm = std::mem::take(&mut connection.alarm);
+    let piece = tokio::select! {
         biased;
-        piece = reading => Ok(piece.map_err(|_| AskError::Timeout("reading the response"))??),
-        () = client.left() => Err(AskError::ClientLeft),
-    }
+        piece = connection.read_piece() => piece?,
+        () = client.left() => return Err(AskError::ClientLeft),
+        () = alarm.rings(due) => return Err(AskError::Timeout("reading the response")),
+    };
+    connection.alarm = alarm;
+    Ok(piece)
 }
 
 /// The client took no more of the response.

@@ -354,8 +354,9 @@ impl MutualFront {
                     .front
                     .serve_channel(channel, alpn, connection, shutdown);
                 tokio::select! {
-                    served = serving => served.map_err(Ended::Broken),
+                    biased;
                     () = entry.cut() => Ok(()),
+                    served = serving => served.map_err(Ended::Broken),
                 }
             }
         }

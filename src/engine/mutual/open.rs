@@ -1,7 +1,7 @@
 //! Connections that were let in: who they belong to, and how they are cut.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::MutualCounts;
+use crate::engine::wait::once;
 use crate::runtime::mutual::{Peer, PeerAuthority, Review};
 
 /// How often open connections are reviewed when nothing tells of a change.
@@ -25,20 +26,36 @@ pub(super) struct OpenPeers {
 
 struct Entry {
     peer: Arc<Peer>,
-    cut: Arc<Notify>,
+    cut: Arc<Cut>,
+}
+
+/// Tells one connection that it is to be cut.
+#[derive(Default)]
+struct Cut {
+    /// Known without a lock, because the connection asks whenever it wakes.
+    is_due: AtomicBool,
+    due: Notify,
+}
+
+impl Cut {
+    fn tell(&self) {
+        self.is_due.store(true, Ordering::Release);
+        self.due.notify_one();
+    }
 }
 
 /// One open connection; it leaves when this is dropped.
 pub(super) struct Entered {
     open: Arc<OpenPeers>,
     id: u64,
-    cut: Arc<Notify>,
+    cut: Arc<Cut>,
 }
 
 impl Entered {
     /// Waits until the connection is to be cut.
     pub(super) async fn cut(&self) {
-        self.cut.notified().await;
+        let is_due = || self.cut.is_due.load(Ordering::Acquire);
+        once(self.cut.due.notified(), is_due).await;
     }
 }
 
@@ -51,7 +68,7 @@ impl Drop for Entered {
 impl OpenPeers {
     pub(super) fn enter(self: &Arc<Self>, peer: Arc<Peer>) -> Entered {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let cut = Arc::new(Notify::new());
+        let cut = Arc::new(Cut::default());
         let entry = Entry {
             peer,
             cut: Arc::clone(&cut),
@@ -70,7 +87,7 @@ impl OpenPeers {
 
     pub(super) fn cut_all(&self) {
         for entry in self.entries.lock().values() {
-            entry.cut.notify_one();
+            entry.cut.tell();
         }
     }
 
@@ -90,7 +107,7 @@ impl OpenPeers {
         let of_peer = entries.values().filter(|entry| &*entry.peer.uri == uri);
         let mut count = 0;
         for entry in of_peer {
-            entry.cut.notify_one();
+            entry.cut.tell();
             count += 1;
         }
         count
