@@ -12,7 +12,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 
 use http::header::HOST;
-use http::{Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 pub use crate::runtime::head::fields::{Fields, visible};
@@ -49,7 +49,7 @@ impl<R: Raw> Head<R> {
     pub fn fields(&self) -> Fields<'_> {
         match &self.changed {
             Some(whole) => Fields::Map(whole.map()),
-            None => Fields::Raw(self.raw.fields()),
+            None => self.raw.fields().view(),
         }
     }
 
@@ -69,11 +69,12 @@ impl<R: Raw> Head<R> {
     pub fn each(&self, mut show: impl FnMut(&[u8], &[u8])) {
         match &self.changed {
             Some(whole) => whole.each(show),
-            None => {
-                for (name, value) in self.raw.fields().iter() {
-                    show(name, value);
-                }
-            }
+            None => match self.raw.fields().view() {
+                Fields::Raw(raw) => raw.iter().for_each(|(name, value)| show(name, value)),
+                Fields::Map(map) => map
+                    .iter()
+                    .for_each(|(name, value)| show(name.as_str().as_bytes(), value.as_bytes())),
+            },
         }
     }
 }
@@ -100,6 +101,25 @@ impl<R: Raw> DerefMut for Head<R> {
 }
 
 impl RequestHead {
+    /// Has these fields instead of its own, under names in lower case.
+    pub fn replace_fields(&mut self, fields: HeaderMap) {
+        let Some(old) = self.changed.take() else {
+            self.seen.take();
+            return self.raw.replace_fields(fields);
+        };
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = old.method.clone();
+        parts.uri = old.uri.clone();
+        parts.version = old.version;
+        parts.headers = fields;
+        let mut head = RequestHeader::from(parts);
+        // A target that is no URI was kept beside it, and is taken once more as it was then.
+        if head.raw_path() != old.raw_path() {
+            let _ = head.set_raw_path(old.raw_path());
+        }
+        self.changed = Some(Box::new(head));
+    }
+
     pub fn method(&self) -> &Method {
         match &self.changed {
             Some(whole) => &whole.method,

@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
+use crate::runtime::head::fields::Fields;
 use crate::runtime::head::whole::Whole;
 use crate::runtime::lengths::Lengths;
 
@@ -32,6 +34,8 @@ pub struct RawFields {
     bytes: Bytes,
     places: SmallVec<[Place; USUAL_FIELDS]>,
     lengths: Lengths,
+    /// What stands instead of them.
+    instead: Option<HeaderMap>,
 }
 
 /// Where a field is.
@@ -80,6 +84,14 @@ impl RawFields {
             name: Part::of(head, name),
             value: Part::of(head, value),
         });
+    }
+
+    /// The fields that count.
+    pub(super) fn view(&self) -> Fields<'_> {
+        match &self.instead {
+            Some(map) => Fields::Map(map),
+            None => Fields::Raw(self),
+        }
     }
 
     /// Takes the head in which the fields noted lie.
@@ -225,12 +237,26 @@ impl RawRequest {
     /// # Errors
     /// [`RequestHeader`] does not take the target.
     pub fn read(&self) -> pingora_error::Result<RequestHeader> {
+        if let Some(fields) = &self.fields.instead {
+            let (mut parts, ()) = http::Request::new(()).into_parts();
+            parts.method = self.method.clone();
+            parts.headers = fields.clone();
+            let mut whole = RequestHeader::from(parts);
+            whole.set_raw_path(self.target())?;
+            return Ok(whole);
+        }
         let room = self.fields.count() + ADDED_FIELDS;
         let mut whole = RequestHeader::build(self.method.clone(), self.target(), Some(room))?;
         whole.set_version(Version::HTTP_11);
         self.fields
             .each_shared(|name, value| whole.append_header(name, value));
         Ok(whole)
+    }
+
+    /// Has other fields stand instead of those that came.
+    pub(super) fn replace_fields(&mut self, fields: HeaderMap) {
+        self.host = fields.get(HOST).cloned();
+        self.fields.instead = Some(fields);
     }
 
     pub(super) fn target(&self) -> &[u8] {
@@ -436,6 +462,25 @@ mod tests {
         head.insert_header("X-A", "three").unwrap();
         assert_eq!(head.fields().named("x-a").count(), 1);
         assert!(written(&head).contains(&"X-A:three".to_owned()));
+    }
+
+    #[test]
+    fn other_fields_may_stand_instead() {
+        let mut head = RequestHead::raw(request(REQUEST));
+        for _ in 0..2 {
+            let mut map = HeaderMap::new();
+            map.insert("host", HeaderValue::from_static("there"));
+            map.insert("x-c", HeaderValue::from_static("d"));
+            head.replace_fields(map.clone());
+            assert!(head.fields().are(&map));
+            assert_eq!(head.host(), Some("there"));
+            assert_eq!(written(&head), ["host:there", "x-c:d"]);
+            assert_eq!((&head.headers, &head.method), (&map, &Method::PUT));
+            assert_eq!(head.raw_path(), b"/a/%7e?b=%20");
+            assert_eq!(head.uri, "/a/%7e?b=%20");
+            // Once more, of a head in Pingora's type.
+            head.set_method(Method::PUT);
+        }
     }
 
     #[test]

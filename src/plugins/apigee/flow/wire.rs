@@ -7,7 +7,6 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
 use crate::dialects::apigee::message::Message;
@@ -179,25 +178,12 @@ pub(super) fn forward(exchange: &mut Exchange, message: Option<&Message>, compos
         exchange.edits_mut().method = Some(method);
     }
     if !exchange.request.fields().are(&message.headers) {
-        replace_headers(exchange, &message.headers);
+        exchange.request.replace_fields(message.headers.clone());
     }
     let body = &mut exchange.request_body;
     let is_held = matches!(body, RequestBody::Held(_));
     if is_held || !message.content.is_empty() {
         *body = RequestBody::Held(message.content.clone());
-    }
-}
-
-/// The head that the client sent stays, but for its fields.
-fn replace_headers(exchange: &mut Exchange, headers: &HeaderMap) {
-    let old = &exchange.request;
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = old.method().clone();
-    parts.version = old.version();
-    parts.headers = headers.clone();
-    let mut head = RequestHeader::from(parts);
-    if head.set_raw_path(old.raw_path()).is_ok() {
-        exchange.request = head.into();
     }
 }
 
