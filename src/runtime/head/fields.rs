@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::runtime::head::raw::RawFields;
+use crate::runtime::head::whole::in_lower_case;
 
 /// Fields to be asked by name. Values are bytes: what may stand in them was seen to when they were read.
 #[derive(Debug, Clone, Copy)]
@@ -66,11 +67,9 @@ impl<'a> Fields<'a> {
     pub fn iter(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let (raw, map) = match self {
             Self::Raw(raw) => (Some(raw.iter()), None),
-            Self::Map(map) => (None, Some(map.iter())),
+            Self::Map(map) => (None, Some(in_lower_case(map))),
         };
-        let of_map = map.into_iter().flatten();
-        let of_map = of_map.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        raw.into_iter().flatten().chain(of_map)
+        raw.into_iter().flatten().chain(map.into_iter().flatten())
     }
 }
 

@@ -49,7 +49,7 @@ impl<R: Raw> Head<R> {
     pub fn fields(&self) -> Fields<'_> {
         match &self.changed {
             Some(whole) => Fields::Map(whole.map()),
-            None => self.raw.fields().view(),
+            None => Fields::Raw(self.raw.fields()),
         }
     }
 
@@ -69,12 +69,10 @@ impl<R: Raw> Head<R> {
     pub fn each(&self, mut show: impl FnMut(&[u8], &[u8])) {
         match &self.changed {
             Some(whole) => whole.each(show),
-            None => match self.raw.fields().view() {
-                Fields::Raw(raw) => raw.iter().for_each(|(name, value)| show(name, value)),
-                Fields::Map(map) => map
-                    .iter()
-                    .for_each(|(name, value)| show(name.as_str().as_bytes(), value.as_bytes())),
-            },
+            None => {
+                let fields = self.raw.fields().iter();
+                fields.for_each(|(name, value)| show(name, value));
+            }
         }
     }
 }
@@ -103,21 +101,20 @@ impl<R: Raw> DerefMut for Head<R> {
 impl RequestHead {
     /// Has these fields instead of its own, under names in lower case.
     pub fn replace_fields(&mut self, fields: HeaderMap) {
-        let Some(old) = self.changed.take() else {
-            self.seen.take();
-            return self.raw.replace_fields(fields);
-        };
         let (mut parts, ()) = http::Request::new(()).into_parts();
-        parts.method = old.method.clone();
-        parts.uri = old.uri.clone();
-        parts.version = old.version;
+        parts.method = self.method().clone();
+        parts.version = self.version();
         parts.headers = fields;
-        let mut head = RequestHeader::from(parts);
-        // A target that is no URI was kept beside it, and is taken once more as it was then.
-        if head.raw_path() != old.raw_path() {
-            let _ = head.set_raw_path(old.raw_path());
+        // Only a head in Pingora's type may name an authority.
+        if let Some(old) = &self.changed {
+            parts.uri = old.uri.clone();
         }
-        self.changed = Some(Box::new(head));
+        let mut head = RequestHeader::from(parts);
+        // What is no URI is kept beside it. The target was taken before, and is again.
+        if head.raw_path() != self.raw_path() {
+            let _ = head.set_raw_path(self.raw_path());
+        }
+        *self = head.into();
     }
 
     pub fn method(&self) -> &Method {

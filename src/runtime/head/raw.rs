@@ -3,12 +3,10 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use crate::runtime::head::fields::Fields;
 use crate::runtime::head::whole::Whole;
 use crate::runtime::lengths::Lengths;
 
@@ -34,8 +32,6 @@ pub struct RawFields {
     bytes: Bytes,
     places: SmallVec<[Place; USUAL_FIELDS]>,
     lengths: Lengths,
-    /// What stands instead of them.
-    instead: Option<HeaderMap>,
 }
 
 /// Where a field is.
@@ -84,14 +80,6 @@ impl RawFields {
             name: Part::of(head, name),
             value: Part::of(head, value),
         });
-    }
-
-    /// The fields that count.
-    pub(super) fn view(&self) -> Fields<'_> {
-        match &self.instead {
-            Some(map) => Fields::Map(map),
-            None => Fields::Raw(self),
-        }
     }
 
     /// Takes the head in which the fields noted lie.
@@ -237,26 +225,12 @@ impl RawRequest {
     /// # Errors
     /// [`RequestHeader`] does not take the target.
     pub fn read(&self) -> pingora_error::Result<RequestHeader> {
-        if let Some(fields) = &self.fields.instead {
-            let (mut parts, ()) = http::Request::new(()).into_parts();
-            parts.method = self.method.clone();
-            parts.headers = fields.clone();
-            let mut whole = RequestHeader::from(parts);
-            whole.set_raw_path(self.target())?;
-            return Ok(whole);
-        }
         let room = self.fields.count() + ADDED_FIELDS;
         let mut whole = RequestHeader::build(self.method.clone(), self.target(), Some(room))?;
         whole.set_version(Version::HTTP_11);
         self.fields
             .each_shared(|name, value| whole.append_header(name, value));
         Ok(whole)
-    }
-
-    /// Has other fields stand instead of those that came.
-    pub(super) fn replace_fields(&mut self, fields: HeaderMap) {
-        self.host = fields.get(HOST).cloned();
-        self.fields.instead = Some(fields);
     }
 
     pub(super) fn target(&self) -> &[u8] {

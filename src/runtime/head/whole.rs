@@ -1,6 +1,6 @@
 //! Heads in Pingora's types.
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 /// A head in Pingora's type.
@@ -17,13 +17,9 @@ impl Whole for RequestHeader {
     }
 
     fn each(&self, show: impl FnMut(&[u8], &[u8])) {
-        match self.has_case() {
-            true => {
-                let fields = self.case_header_iter();
-                each_of(fields.map(|(name, value)| (name.as_slice(), value)), show);
-            }
-            false => each_of(in_lower_case(&self.headers), show),
-        }
+        let cased = self.case_header_iter();
+        let cased = cased.map(|(name, value)| (name.as_slice(), value.as_bytes()));
+        each(self.has_case().then_some(cased), &self.headers, show);
     }
 }
 
@@ -33,26 +29,26 @@ impl Whole for ResponseHeader {
     }
 
     fn each(&self, show: impl FnMut(&[u8], &[u8])) {
-        match self.has_case() {
-            true => {
-                let fields = self.case_header_iter();
-                each_of(fields.map(|(name, value)| (name.as_slice(), value)), show);
-            }
-            false => each_of(in_lower_case(&self.headers), show),
-        }
+        let cased = self.case_header_iter();
+        let cased = cased.map(|(name, value)| (name.as_slice(), value.as_bytes()));
+        each(self.has_case().then_some(cased), &self.headers, show);
     }
 }
 
-fn each_of<'a>(
-    fields: impl Iterator<Item = (&'a [u8], &'a HeaderValue)>,
+/// `cased`: the fields under their names as written, where somebody kept those.
+fn each<'a>(
+    cased: Option<impl Iterator<Item = (&'a [u8], &'a [u8])>>,
+    fields: &HeaderMap,
     mut show: impl FnMut(&[u8], &[u8]),
 ) {
-    for (name, value) in fields {
-        show(name, value.as_bytes());
+    match cased {
+        Some(cased) => cased.for_each(|(name, value)| show(name, value)),
+        None => in_lower_case(fields).for_each(|(name, value)| show(name, value)),
     }
 }
 
-fn in_lower_case(fields: &HeaderMap) -> impl Iterator<Item = (&[u8], &HeaderValue)> {
+/// The fields of a map, which keeps names in lower case.
+pub(super) fn in_lower_case(fields: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let fields = fields.iter();
-    fields.map(|(name, value)| (name.as_str().as_bytes(), value))
+    fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
 }
