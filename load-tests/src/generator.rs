@@ -75,7 +75,8 @@ pub(crate) fn h2load(
     folder: &Path,
 ) -> Result<Report> {
     let h2load = process::find_program("h2load", "nghttp2-client")?;
-    let log = folder.join("h2load.log");
+    // Two may be loaded at once.
+    let log = folder.join(format!("h2load-{}.log", address.port()));
     let _ = fs::remove_file(&log);
     let mut command = process::pinned(LOAD_CORE, &h2load);
     command

@@ -42,6 +42,8 @@ pub(crate) struct Results {
 pub(crate) struct ScenarioResult {
     pub(crate) scenario: &'static Scenario,
     pub(crate) contestants: Vec<ContestantResult>,
+    /// Whom the gateway's target refers to, and the gateway, both loaded at once; one pair for each round.
+    pub(crate) at_once: Vec<[Round; 2]>,
 }
 
 /// One contestant's rounds.
@@ -67,10 +69,14 @@ pub(crate) struct Round {
 impl Results {
     /// Requests that failed, over everything.
     pub(crate) fn failed_requests(&self) -> u64 {
-        self.scenarios
+        let contestants = self.scenarios.iter().flat_map(|it| &it.contestants);
+        let turns = contestants.flat_map(|contestant| &contestant.rounds);
+        let at_once = self
+            .scenarios
             .iter()
-            .flat_map(|scenario| &scenario.contestants)
-            .flat_map(|contestant| &contestant.rounds)
+            .flat_map(|it| it.at_once.as_flattened());
+        turns
+            .chain(at_once)
             .map(|round| round.report.failed + round.alone.failed)
             .sum()
     }
@@ -128,8 +134,11 @@ impl ScenarioResult {
     pub(crate) fn verdict(&self) -> Option<(f64, bool)> {
         let gateway = self.gateway()?;
         let (value, limit) = match self.scenario.target? {
-            Target::ToNginx(limit) => (self.ratio(gateway, self.nginx()?)?, limit),
-            Target::ToBuiltIn(limit) => (self.ratio(gateway, self.of(Program::BuiltIn)?)?, limit),
+            Target::ToNginx(limit) | Target::ToBuiltIn(limit) => {
+                let pairs = self.at_once.iter();
+                let ratio = median(pairs.map(|[other, gateway]| gateway.figure / other.figure))?;
+                (ratio, limit)
+            }
             Target::ToOwn(limit) => (self.ratio(gateway, self.own_baseline()?)?, limit),
             Target::AddedToOwn(limit) => {
                 let pairs = gateway.rounds.iter().zip(&self.own_baseline()?.rounds);
@@ -203,6 +212,7 @@ fn run_scenario(
 ) -> Result<ScenarioResult> {
     let mut running = Vec::new();
     let mut contestants = Vec::new();
+    let mut at_once = Vec::new();
     for (program, setup) in line_up(scenario, &plan.programs) {
         let contestant = contestant::start(program, setup, ground)?;
         check(scenario, &contestant).with_context(|| format!("{program} answers wrongly"))?;
@@ -245,11 +255,38 @@ fn run_scenario(
             );
             result.rounds.push(measured);
         }
+        if let Some(rivals) = rivals(scenario, &mut running) {
+            let pair = measure_together(scenario.load, rivals, plan.seconds, ground.folder);
+            let pair = pair.with_context(|| format!("at once, round {}", round + 1))?;
+            let [other, gateway] = pair.map(|round| round.figure);
+            eprintln!(
+                "    round {}: at once {gateway:>15.1} / {other:.1}",
+                round + 1
+            );
+            at_once.push(pair);
+        }
     }
     Ok(ScenarioResult {
         scenario,
         contestants,
+        at_once,
     })
+}
+
+/// Whom the target refers to, and the gateway.
+fn rivals<'a>(
+    scenario: &Scenario,
+    running: &'a mut [Contestant],
+) -> Option<[&'a mut Contestant; 2]> {
+    let reference = match scenario.target? {
+        Target::ToNginx(_) => Program::Nginx,
+        Target::ToBuiltIn(_) => Program::BuiltIn,
+        // Loaded together already, or to be held to a figure.
+        Target::ToOwn(_) | Target::AddedToOwn(_) | Target::Below(_) => return None,
+    };
+    let place = |program| running.iter().position(|other| other.program == program);
+    let places = [place(reference)?, place(Program::Sallyport)?];
+    running.get_disjoint_mut(places).ok()
 }
 
 /// Who takes part in a scenario, and with what.
@@ -334,28 +371,26 @@ fn measure(
     }
 }
 
-/// Loads the gateway's plain run and the scenario's at once, on the same core in the same seconds: a slow stretch of the
+/// Loads two contestants, the second of them the gateway, at once, on the same core in the same seconds: a slow stretch of the
 /// machine finds both.
 fn measure_together(
     load: Load,
-    [plain, configured]: [&mut Contestant; 2],
+    [other, gateway]: [&mut Contestant; 2],
     seconds: u64,
     folder: &Path,
 ) -> Result<[Round; 2]> {
-    let [before_plain, before_configured] = [
-        warmed(load, plain, folder)?,
-        warmed(load, configured, folder)?,
-    ];
+    let before_other = warmed(load, other, folder)?;
+    let before_gateway = warmed(load, gateway, folder)?;
     let generate = |contestant: &Contestant| generate(load, contestant, seconds, None, folder);
     let (beside, report) = std::thread::scope(|scope| {
-        let beside = scope.spawn(|| generate(plain));
-        let report = generate(configured);
+        let beside = scope.spawn(|| generate(other));
+        let report = generate(gateway);
         (beside.join(), report)
     });
     let beside = beside.unwrap_or_else(|_| bail!("the load's thread panicked"));
     Ok([
-        round_since(before_plain, plain, beside?)?,
-        round_since(before_configured, configured, report?)?,
+        round_since(before_other, other, beside?)?,
+        round_since(before_gateway, gateway, report?)?,
     ])
 }
 

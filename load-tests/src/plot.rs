@@ -160,6 +160,7 @@ mod tests {
                     contestant(Program::Nginx, 10.0),
                     contestant(Program::Sallyport, 12.0),
                 ],
+                at_once: Vec::new(),
             }],
         };
         let drawn = svg(&results);
