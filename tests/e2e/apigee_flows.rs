@@ -566,3 +566,69 @@ fn what_is_wrong_with_a_bundle_is_told_before_it_serves() {
         assert!(errors.contains(expected), "{expected}: {errors}");
     }
 }
+
+#[test]
+fn a_response_that_nothing_looks_at_is_what_it_would_be_if_something_did() {
+    let origin = Origin::answering(|request| match request.target.as_str() {
+        "/plain" => Reply::new(200, &[("X-One", "1"), ("x-ONE", "2")], "plain"),
+        "/named" => Reply::raw(b"HTTP/1.1 299 Of Its Own\r\nContent-Length: 0\r\n\r\n"),
+        "/trailed" => Reply::new(
+            200,
+            &[("Trailer", "X-Later"), ("TE", "trailers")],
+            "trailed",
+        ),
+        "/moved" => Reply::new(302, &[("Location", "/elsewhere")], ""),
+        "/missing" => Reply::new(404, &[("X-Why", "gone")], "missing"),
+        "/not-allowed" => Reply::new(405, &[], ""),
+        _ => Reply::new(204, &[], ""),
+    });
+    let unheard =
+        "<Step><Name>asked</Name><Condition>response.status.code = 999</Condition></Step>";
+    let bundles = ["", unheard].into_iter().zip(["quiet", "heard"]);
+    let bundles = bundles.fold(Bundles::new(), |bundles, (response, name)| {
+        let flows = format!(
+            "<PreFlow><Request>{}</Request><Response>{response}</Response></PreFlow>{TO_DEFAULT}",
+            step("asked")
+        );
+        bundles.proxy(
+            name,
+            &[
+                (
+                    "proxies/default.xml",
+                    &endpoint(&format!("/{name}"), &flows),
+                ),
+                ("targets/default.xml", &target("default", &origin.url())),
+                ("policies/asked.xml", &order("asked")),
+            ],
+        )
+    });
+    let gateway = bundles.gateway(None);
+    let expected = [
+        ("plain", 200),
+        ("named", 299),
+        ("trailed", 200),
+        ("moved", 302),
+        ("missing", 404),
+        ("not-allowed", 502),
+        ("nothing", 204),
+    ];
+    for (path, status) in expected {
+        let [quiet, heard] = ["quiet", "heard"].map(|proxy| {
+            let answer = gateway.get(&format!("/{proxy}/{path}")).send();
+            let answer = answer.expect_status(status);
+            // The gateway's own differ from answer to answer.
+            let own = |name: &str| name == "Date" || name.starts_with("X-Kong-");
+            let fields = answer.headers.iter().filter(|(name, _)| !own(name));
+            let mut fields: Vec<_> = fields.cloned().collect();
+            fields.sort();
+            (fields, answer.body)
+        });
+        assert_eq!(quiet, heard, "{path}");
+    }
+    assert!(
+        origin
+            .received()
+            .iter()
+            .all(|it| it.header("X-Order") == Some("asked"))
+    );
+}

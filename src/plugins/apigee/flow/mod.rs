@@ -399,6 +399,9 @@ impl Flows {
         let Some(mut transaction) = take(exchange) else {
             return Flow::Continue;
         };
+        if body.is_none() && transaction.passes_on(head) {
+            return Flow::Continue;
+        }
         let content = body.as_deref().cloned().unwrap_or_default();
         let mut refused = None;
         if let Some(frame) = transaction.top() {

@@ -145,6 +145,14 @@ pub(crate) enum Url {
 }
 
 impl Flows {
+    /// Does none of them look at a target's response? A condition may fail, so that any counts.
+    pub(crate) fn pass_responses_on(&self) -> bool {
+        self.pre.response.is_empty()
+            && self.post.response.is_empty()
+            && self.conditional.is_empty()
+            && self.post_client.is_empty()
+    }
+
     /// Is a policy attached somewhere on the response's side?
     pub(crate) fn responds_with(&self, policy: &str) -> bool {
         let flows = self.conditional.iter().map(|flow| &flow.steps);
@@ -385,6 +393,14 @@ impl Program {
         });
         registry.register(&program);
         Ok(program)
+    }
+
+    /// Does no step, no hook and no property of the proxy endpoint look at a target's response?
+    pub(crate) fn passes_responses_on(&self) -> bool {
+        self.flows.pass_responses_on()
+            && self.hooks.post_target.is_none()
+            && self.hooks.post_proxy.is_none()
+            && self.plan.properties.compression.is_none()
     }
 
     /// The virtual host behind a route.

@@ -20,6 +20,7 @@ use crate::plugins::apigee::flow::frame::{Frame, Location, Step};
 use crate::plugins::apigee::flow::program::Program;
 use crate::plugins::apigee::flow::scope::{Scope, Side};
 use crate::plugins::apigee::flow::target::Composed;
+use crate::runtime::head::ResponseHead;
 
 /// See the module.
 pub(crate) struct Transaction {
@@ -86,6 +87,14 @@ impl Transaction {
             }
             self.unwind().await;
             return Outcome::Answer;
+        }
+    }
+
+    /// Does the target's response go to the client as it came, because nothing looks at it any more?
+    pub(crate) fn passes_on(&self, head: &ResponseHead) -> bool {
+        match (self.frames.as_slice(), self.ended.as_slice()) {
+            ([frame], []) => frame.passes_on(head),
+            _ => false,
         }
     }
 

@@ -76,9 +76,8 @@ pub(super) fn forwarded(
 }
 
 /// Fields that belong to a connection and never cross from one message to another.
-pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    // One walk over the names is cheaper than a lookup for each that is seldom there.
-    let hop_by_hop = [
+fn hop_by_hop() -> [&'static HeaderName; 7] {
+    [
         &CONNECTION,
         &TE,
         &TRAILER,
@@ -86,10 +85,21 @@ pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
         &UPGRADE,
         &KEEP_ALIVE,
         &PROXY_CONNECTION,
-    ];
+    ]
+}
+
+/// Has the head such fields?
+pub(super) fn has_hop_by_hop(head: &ResponseHead) -> bool {
+    let fields = head.fields();
+    hop_by_hop().into_iter().any(|name| fields.contains(name))
+}
+
+/// Takes them out.
+pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    // One walk over the names is cheaper than a lookup for each that is seldom there.
     let present: SmallVec<[&HeaderName; 4]> = headers
         .keys()
-        .filter_map(|name| hop_by_hop.into_iter().find(|other| *other == name))
+        .filter_map(|name| hop_by_hop().into_iter().find(|other| *other == name))
         .collect();
     for name in present {
         headers.remove(name);

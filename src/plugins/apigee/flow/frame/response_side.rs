@@ -9,10 +9,37 @@ use crate::plugins::apigee::flow::context::PolicyFault;
 use crate::plugins::apigee::flow::execute::{self, Then};
 use crate::plugins::apigee::flow::fault;
 use crate::plugins::apigee::flow::frame::{Frame, Location, RouteChoice};
-use crate::plugins::apigee::flow::program::{Program, Target};
+use crate::plugins::apigee::flow::program::{Flows, Program, Target};
 use crate::plugins::apigee::flow::scope::{RESPONSE, Side};
+use crate::plugins::apigee::flow::wire;
+use crate::runtime::head::ResponseHead;
 
 impl Frame {
+    /// Does nothing of proxy and target look at this response?
+    pub(in crate::plugins::apigee::flow) fn passes_on(&self, head: &ResponseHead) -> bool {
+        let flows = match self.route {
+            Some(RouteChoice::Target(index)) => {
+                self.program.targets.get(index).map(|target| &target.flows)
+            }
+            _ => None,
+        };
+        let (Some(way), scope) = (self.http_way(), &self.scope) else {
+            return false;
+        };
+        let properties = &way.plan.properties;
+        let status = head.status().as_u16();
+        // Other statuses may be faults, or become other ones.
+        (200..400).contains(&status)
+            && is_success(&properties.success_codes, status)
+            && self.program.passes_responses_on()
+            && flows.is_none_or(Flows::pass_responses_on)
+            && properties.response_headers.keeps_all()
+            && self.resume.is_none()
+            && scope.trace.is_none()
+            && scope.answer_fields.is_empty()
+            && !wire::has_hop_by_hop(head)
+    }
+
     /// The target has answered.
     pub(in crate::plugins::apigee::flow) async fn response_side(&mut self, response: Message) {
         let now = Instant::now();
