@@ -34,7 +34,7 @@ use sallyport::runtime::client::{Client, ClientOptions};
 use sallyport::runtime::connection::Connection;
 use sallyport::runtime::contract::{Flow, LinkContext, Phases};
 use sallyport::runtime::directory::Directory;
-use sallyport::runtime::exchange::{Exchange, RequestId};
+use sallyport::runtime::exchange::Exchange;
 use sallyport::runtime::live::Live;
 use sallyport::runtime::pipeline::{Instance, Pipeline, Ranked, Step};
 use sallyport::runtime::resolver::{Resolver, ResolverOptions};
@@ -273,7 +273,6 @@ fn pipelines(criterion: &mut Criterion) {
                 snapshot.clone(),
                 connection.clone(),
                 request.into(),
-                RequestId::from_bits(7),
                 Instant::now(),
             );
             exchange.route = Some(route.clone());

@@ -11,4 +11,5 @@ pub mod seal;
 pub mod secret;
 pub mod self_signed;
 pub mod source_ref;
+pub mod token;
 pub mod xxhash;

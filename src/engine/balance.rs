@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::model::plan::HashInput;
 use crate::runtime::cluster::{Cluster, Outcome, Picked};
-use crate::runtime::exchange::{Exchange, Try, TryFailure};
+use crate::runtime::exchange::{Exchange, RequestBody, Try, TryFailure};
 use crate::runtime::fault::{Blame, Fault, FaultKind, NoEndpoint};
 use crate::runtime::retry_budget::Suspects;
 use crate::runtime::snapshot::Forward;
@@ -26,6 +26,10 @@ pub(crate) async fn pick(
     tried: &[SocketAddr],
 ) -> Result<Picked, Fault> {
     let cluster = &forward.cluster;
+    let has_waited = !tried.is_empty()
+        || !exchange.chosen.is_empty()
+        || exchange.request_body != RequestBody::Absent
+        || !cluster.is_resolved();
     if !cluster.is_resolved() {
         let limit = Duration::from_millis(u64::from(forward.plan.connect_timeout_ms));
         // Whether it came in time or not: picking tells.
@@ -48,7 +52,11 @@ pub(crate) async fn pick(
         Some((name, path)) => pick_sticky(exchange, cluster, (name, path), avoided),
     };
     let picked = picked.map_err(|reason| no_endpoint(exchange, &reason))?;
-    let now = Instant::now();
+    // Where nothing can have taken time the clock is not asked again.
+    let now = match has_waited {
+        true => Instant::now(),
+        false => exchange.started,
+    };
     let forwarded = *exchange.timing.forwarded.get_or_insert(now);
     let began = if tried.is_empty() { forwarded } else { now };
     exchange.tries.push(Try {

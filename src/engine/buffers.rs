@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::thread::LocalKey;
 
 use bytes::BytesMut;
 
@@ -14,10 +15,26 @@ const KEPT_MAX: usize = 32;
 
 /// Room in a buffer that grows, in bytes: a head with a body of 16 KiB arrives in one read, and leaves in one write.
 pub(crate) const ROOM_BYTES: usize = 32 * 1024;
+/// A buffer that has grown beyond this is freed instead of kept, in bytes.
+const KEPT_BYTES_MAX: usize = 128 * 1024;
+
+/// What a thread keeps.
+type Kept<T> = RefCell<Vec<T>>;
 
 thread_local! {
-    static KEPT: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-    static KEPT_GROWING: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static KEPT: Kept<Box<[u8]>> = const { RefCell::new(Vec::new()) };
+    static KEPT_GROWING: Kept<BytesMut> = const { RefCell::new(Vec::new()) };
+    static KEPT_WIRES: Kept<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn keep<T>(kept: &'static LocalKey<Kept<T>>, buffer: T) {
+    // At the end of a thread its store may be gone already; then the buffer is simply freed.
+    let _ = kept.try_with(|kept| {
+        let mut kept = kept.borrow_mut();
+        if kept.len() < KEPT_MAX {
+            kept.push(buffer);
+        }
+    });
 }
 
 /// An empty buffer that grows, with [`ROOM_BYTES`] to begin with: one that is kept, or a new one.
@@ -31,16 +48,47 @@ pub(crate) fn take_growing() -> BytesMut {
 
 /// Keeps a buffer from [`take_growing`] whose content nobody wants, for this thread's next one.
 pub(crate) fn keep_growing(mut buffer: BytesMut) {
-    if buffer.capacity() == 0 {
+    if !(1..=KEPT_BYTES_MAX).contains(&buffer.capacity()) {
         return;
     }
     buffer.clear();
-    let _ = KEPT_GROWING.try_with(|kept| {
-        let mut kept = kept.borrow_mut();
-        if kept.len() < KEPT_MAX {
-            kept.push(buffer);
+    keep(&KEPT_GROWING, buffer);
+}
+
+/// Bytes that are put together to be written at once: empty at first, with [`ROOM_BYTES`] of room. Goes back to the thread
+/// that drops it.
+pub(crate) struct Wire(Vec<u8>);
+
+impl Wire {
+    /// Takes one that is kept, or makes one.
+    pub(crate) fn take() -> Self {
+        let kept = KEPT_WIRES.with_borrow_mut(Vec::pop);
+        Self(kept.unwrap_or_else(|| Vec::with_capacity(ROOM_BYTES)))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.0);
+        if bytes.capacity() <= KEPT_BYTES_MAX {
+            bytes.clear();
+            keep(&KEPT_WIRES, bytes);
         }
-    });
+    }
+}
+
+impl Deref for Wire {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for Wire {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
 }
 
 /// A buffer of [`BUFFER_BYTES`] with whatever its last user left in it. Goes back to the thread that drops it.
@@ -56,14 +104,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.0);
-        // At the end of a thread its store may be gone already; then the buffer is simply freed.
-        let _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            if kept.len() < KEPT_MAX {
-                kept.push(bytes);
-            }
-        });
+        keep(&KEPT, std::mem::take(&mut self.0));
     }
 }
 
@@ -96,6 +137,20 @@ mod tests {
         drop(first);
         assert_eq!(Buffer::take().first(), Some(&7));
         drop(second);
+    }
+
+    #[test]
+    fn a_wire_is_used_again_and_empty() {
+        let mut wire = Wire::take();
+        let memory = wire.as_ptr();
+        wire.extend_from_slice(b"head");
+        drop(wire);
+        let mut again = Wire::take();
+        assert_eq!(again.as_ptr(), memory);
+        assert!(again.is_empty() && again.capacity() >= ROOM_BYTES);
+        again.reserve(2 * KEPT_BYTES_MAX);
+        drop(again);
+        assert!(Wire::take().capacity() <= KEPT_BYTES_MAX);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use http::{StatusCode, Version};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::{Error, ErrorType};
 
+use crate::base::token::is_named;
 use crate::engine::http1::Http1;
 use crate::engine::io::Io;
 use crate::engine::phases::BodySource;
@@ -195,6 +196,6 @@ fn announces_length(head: &[u8]) -> bool {
     const NAME: &[u8] = b"content-length:";
     head.split(|byte| *byte == b'\n').any(|line| {
         line.get(..NAME.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(NAME))
+            .is_some_and(|start| is_named(start, NAME))
     })
 }

@@ -3,7 +3,7 @@
 //! The exchange driver writes bytes, the duplex driver edits Pingora's header; both walk the same rules, so that a
 //! route never behaves differently by driver.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
@@ -11,9 +11,10 @@ use http::{HeaderValue, Method};
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
+use crate::base::token::is_named;
 use crate::engine::heads::put_field;
 use crate::model::plan::Protocol;
-use crate::model::route::split_port;
+use crate::model::route::port_of;
 use crate::runtime::cluster::Picked;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::head::Fields;
@@ -53,7 +54,7 @@ type Named = SmallVec<[HeaderName; 4]>;
 /// Is the request WebSocket's (or nobody's) upgrade? Other upgrades are not forwarded.
 pub(crate) fn is_websocket_upgrade(exchange: &Exchange) -> bool {
     let upgrade = exchange.request.fields().get(&UPGRADE);
-    upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
+    upgrade.is_some_and(|value| is_named(value, b"websocket"))
 }
 
 /// The name that the upstream is asked for.
@@ -69,7 +70,7 @@ pub(crate) fn upstream_host<'a>(
         return HostSource::Value(host);
     }
     if destination.route.plan.preserve_host {
-        return HostSource::AsSent(exchange.host());
+        return HostSource::AsSent(exchange.raw_host());
     }
     HostSource::Value(authority(destination))
 }
@@ -93,14 +94,14 @@ fn authority<'a>(destination: &'a Destination<'_>) -> &'a HeaderValue {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum HostSource<'a> {
     Value(&'a HeaderValue),
-    AsSent(&'a str),
+    AsSent(&'a [u8]),
 }
 
 impl HostSource<'_> {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Value(value) => value.as_bytes(),
-            Self::AsSent(text) => text.as_bytes(),
+            Self::AsSent(bytes) => bytes,
         }
     }
 }
@@ -148,15 +149,12 @@ pub(crate) fn write_head(
     exchange: &Exchange,
     destination: &Destination<'_>,
     body: BodyFraming,
-    scratch: &mut Vec<u8>,
-    into: &mut BytesMut,
+    into: &mut Vec<u8>,
 ) {
     let method = upstream_method(exchange);
     into.put_slice(method.as_str().as_bytes());
     into.put_u8(b' ');
-    scratch.clear();
-    put_upstream_target(exchange, destination, scratch);
-    into.put_slice(scratch);
+    put_upstream_target(exchange, destination, into);
     into.put_slice(b" HTTP/1.1\r\nHost: ");
     into.put_slice(upstream_host(exchange, destination).as_bytes());
     into.put_slice(match is_websocket_upgrade(exchange) {
@@ -182,7 +180,7 @@ pub(crate) fn write_head(
         BodyFraming::None => {}
     }
     told(exchange).for_each(|(name, value)| put_field(into, &name.title, value.as_bytes()));
-    for_each_added(exchange, destination, scratch, |name, value| {
+    for_each_added(exchange, destination, |name, value| {
         put_field(into, &name.title, value);
     });
     into.put_slice(b"\r\n");
@@ -203,9 +201,9 @@ pub(crate) fn edit_head(
     *head = (*exchange.request).clone();
     head.set_version(version);
     head.set_method(upstream_method(exchange).clone());
-    let mut scratch = Vec::with_capacity(128);
-    put_upstream_target(exchange, destination, &mut scratch);
-    head.set_raw_path(&scratch)?;
+    let mut target = Vec::with_capacity(128);
+    put_upstream_target(exchange, destination, &mut target);
+    head.set_raw_path(&target)?;
     let named = named_by_connection(exchange.request.fields());
     let dropped: SmallVec<[HeaderName; 16]> = head
         .headers
@@ -238,7 +236,7 @@ pub(crate) fn edit_head(
         head.insert_header(name.title.clone(), value.clone())?;
     }
     let mut result = Ok(());
-    for_each_added(exchange, destination, &mut scratch, |name, value| {
+    for_each_added(exchange, destination, |name, value| {
         if let Ok(value) = HeaderValue::from_bytes(value)
             && let Err(error) = head.insert_header(name.title.clone(), value)
         {
@@ -259,7 +257,7 @@ pub(crate) fn upstream_method(exchange: &Exchange) -> &Method {
 
 /// Hop-by-hop fields, and those that are written anew. Names come as sent, in any case.
 fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
-    let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
+    let is = |other: &HeaderName| is_named(name, other.as_str().as_bytes());
     if has_fields_as_given(exchange) {
         return match name.len() {
             2 => is(&TE),
@@ -280,7 +278,7 @@ fn is_dropped(exchange: &Exchange, named: &Named, name: &[u8]) -> bool {
 /// Fields that are the gateway's own to write, or that end here.
 fn is_own(exchange: &Exchange, name: &[u8]) -> bool {
     let headers = &exchange.snapshot.serving.headers;
-    let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
+    let is = |other: &HeaderName| is_named(name, other.as_str().as_bytes());
     let is_titled = |other: &Option<TitledName>| other.as_ref().is_some_and(|it| it.is(name));
     // By length first: most fields are none of these.
     let always = match name.len() {
@@ -322,7 +320,7 @@ fn told(exchange: &Exchange) -> impl Iterator<Item = (&TitledName, &HeaderValue)
 
 fn starts_with_proxy(name: &[u8]) -> bool {
     name.get(..6)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"proxy-"))
+        .is_some_and(|start| is_named(start, b"proxy-"))
 }
 
 fn has_fields_as_given(exchange: &Exchange) -> bool {
@@ -335,9 +333,9 @@ fn named_by_connection(fields: Fields<'_>) -> Named {
     for value in fields.named(CONNECTION.as_str()) {
         for member in value.split(|b| *b == b',') {
             let member = member.trim_ascii();
-            if member.eq_ignore_ascii_case(b"keep-alive")
-                || member.eq_ignore_ascii_case(b"close")
-                || member.eq_ignore_ascii_case(b"upgrade")
+            if is_named(member, b"keep-alive")
+                || is_named(member, b"close")
+                || is_named(member, b"upgrade")
             {
                 continue;
             }
@@ -355,16 +353,34 @@ fn wants_trailers(fields: Fields<'_>) -> bool {
             member
                 .split(|b| *b == b';')
                 .next()
-                .is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+                .is_some_and(|coding| is_named(coding.trim_ascii(), b"trailers"))
         })
     })
 }
 
-/// Calls `add` with every field that the gateway adds. `scratch` is used to put values together.
+/// A value behind those that the client sent under its name. `scratch` is used to put them together.
+fn behind<'a>(
+    fields: Fields<'_>,
+    name: &HeaderName,
+    value: &'a [u8],
+    scratch: &'a mut Vec<u8>,
+) -> &'a [u8] {
+    scratch.clear();
+    for sent in fields.named(name.as_str()) {
+        scratch.extend_from_slice(sent);
+        scratch.extend_from_slice(b", ");
+    }
+    if scratch.is_empty() {
+        return value;
+    }
+    scratch.extend_from_slice(value);
+    scratch
+}
+
+/// Calls `add` with every field that the gateway adds.
 fn for_each_added(
     exchange: &Exchange,
     destination: &Destination<'_>,
-    scratch: &mut Vec<u8>,
     mut add: impl FnMut(&TitledName, &[u8]),
 ) {
     if has_fields_as_given(exchange) {
@@ -374,26 +390,24 @@ fn for_each_added(
     let fields = exchange.request.fields();
     let serving = &exchange.snapshot.serving;
 
-    scratch.clear();
-    for value in fields.named(X_FORWARDED_FOR.as_str()) {
-        scratch.extend_from_slice(value);
-        scratch.extend_from_slice(b", ");
-    }
+    // Neither of them takes memory until it is needed.
+    let (mut address, mut scratch) = (Vec::new(), Vec::new());
+    let peer = connection.peer_text.as_bytes();
+    let client = match exchange.client_address == connection.peer.ip() {
+        true => peer,
+        false => {
+            put_address(exchange.client_address, &mut address);
+            &address
+        }
+    };
     // The connecting peer is appended to a list; without one the client's address starts it.
-    if scratch.is_empty() && exchange.client_address != connection.peer.ip() {
-        put_address(exchange.client_address, scratch);
-    } else {
-        scratch.extend_from_slice(connection.peer_text.as_bytes());
-    }
-    add(&titled::X_FORWARDED_FOR, scratch);
-
-    scratch.clear();
-    if exchange.client_address == connection.peer.ip() {
-        scratch.extend_from_slice(connection.peer_text.as_bytes());
-    } else {
-        put_address(exchange.client_address, scratch);
-    }
-    add(&titled::X_REAL_IP, scratch);
+    let last = match fields.contains(&X_FORWARDED_FOR) {
+        true => peer,
+        false => client,
+    };
+    let forwarded = behind(fields, &X_FORWARDED_FOR, last, &mut scratch);
+    add(&titled::X_FORWARDED_FOR, forwarded);
+    add(&titled::X_REAL_IP, client);
 
     // A trusted peer's own statement stands; anybody else's is not even looked for.
     let stated = |name: &HeaderName| match connection.trusted {
@@ -409,12 +423,9 @@ fn for_each_added(
         b"http"
     };
     state(&titled::X_FORWARDED_PROTO, proto, &mut add);
-    let host = exchange.host();
-    state(
-        &titled::X_FORWARDED_HOST,
-        split_port(host).0.as_bytes(),
-        &mut add,
-    );
+    let host = exchange.raw_host();
+    let name = port_of(host).map_or(host, |(name, _)| name);
+    state(&titled::X_FORWARDED_HOST, name, &mut add);
     state(
         &titled::X_FORWARDED_PORT,
         connection.port_text.as_bytes(),
@@ -435,8 +446,8 @@ fn for_each_added(
         None => {
             if let Some(prefix) = stripped {
                 scratch.clear();
-                path::encode_into(scratch, prefix);
-                add(&titled::X_FORWARDED_PREFIX, scratch);
+                path::encode_into(&mut scratch, prefix);
+                add(&titled::X_FORWARDED_PREFIX, &scratch);
             }
         }
     }
@@ -447,13 +458,8 @@ fn for_each_added(
         &serving.headers.via_http1
     };
     if let Some(via) = via {
-        scratch.clear();
-        for value in fields.named(VIA.as_str()) {
-            scratch.extend_from_slice(value);
-            scratch.extend_from_slice(b", ");
-        }
-        scratch.extend_from_slice(via.as_bytes());
-        add(&titled::VIA, scratch);
+        let via = behind(fields, &VIA, via.as_bytes(), &mut scratch);
+        add(&titled::VIA, via);
     }
     if let Some(name) = &serving.headers.request_id_upstream {
         add(name, exchange.request_id.as_bytes());

@@ -137,16 +137,15 @@ impl Front {
     }
 
     /// Serves the requests of a connection whose TLS handshake is done.
-    pub(crate) async fn serve_channel(
+    pub(crate) fn serve_channel(
         &self,
         channel: Channel,
         alpn: ALPN,
         connection: Connection,
         shutdown: ShutdownWatch,
-    ) -> io::Result<()> {
+    ) -> impl Future<Output = io::Result<()>> {
         let keeping = self.keeping();
         self.serve_ready(channel, alpn, connection, keeping, shutdown)
-            .await
     }
 
     async fn serve_ready(
@@ -297,7 +296,8 @@ impl Front {
                     }
                 }
             };
-            let (io, ahead) = http1.into_parts();
+            let request = begun.as_ref().map(|begun| &begun.exchange.request);
+            let (io, ahead) = http1.into_parts(request.map_or(b"", |head| head.as_it_came()));
             return Ok(Some((io, ahead, begun)));
         }
     }

@@ -98,10 +98,10 @@ impl Gateway {
                 length: Some(length),
             },
         };
-        let head_bytes = http1.head_length() as u64;
+        let head_bytes = request.as_it_came().len() as u64;
         let connection = Arc::clone(&http1.io().connection);
         let snapshot = self.snapshots.load_full();
-        let mut exchange = Box::new(phases::begin(snapshot, connection, request, body));
+        let mut exchange = phases::begin(snapshot, connection, request, body);
         exchange.request_bytes = head_bytes;
         if !self
             .exchange(&mut Client::Http1(http1), &mut exchange)
@@ -201,7 +201,7 @@ impl Gateway {
         }
         let snapshot = self.snapshots.load_full();
         let request = RequestHead::from(request);
-        let mut exchange = Box::new(phases::begin(snapshot, connection, request, body));
+        let mut exchange = phases::begin(snapshot, connection, request, body);
         exchange.request_bytes = head_bytes;
         Some(exchange)
     }

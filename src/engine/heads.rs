@@ -109,7 +109,7 @@ pub(crate) fn insert_left_fields(exchange: &mut Exchange, head: &mut ResponseHea
 }
 
 /// Writes a field of an HTTP/1 head.
-pub(crate) fn put_field(wire: &mut BytesMut, name: &[u8], value: &[u8]) {
+pub(crate) fn put_field(wire: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     wire.put_slice(name);
     wire.put_slice(b": ");
     wire.put_slice(value);
@@ -153,7 +153,7 @@ pub(crate) fn insert_gateway_headers(exchange: &Exchange, head: &mut ResponseHea
 }
 
 /// The same, and what access left, written behind a head on its way to an HTTP/1 client.
-pub(crate) fn put_gateway_headers(exchange: &Exchange, fields: Fields<'_>, wire: &mut BytesMut) {
+pub(crate) fn put_gateway_headers(exchange: &Exchange, fields: Fields<'_>, wire: &mut Vec<u8>) {
     for field in exchange.response_fields.iter() {
         let name = &field.name.title;
         field.value.show(|value| put_field(wire, name, value));

@@ -16,6 +16,7 @@ use tokio::io::ReadBuf;
 
 use pingora_core::protocols::Shutdown as _;
 
+use crate::base::token::is_named;
 use crate::engine::buffers;
 use crate::engine::io::Io;
 use crate::engine::phases::SMALL_BODY_BYTES;
@@ -43,8 +44,6 @@ pub(crate) struct Http1 {
     io: Box<Io>,
     /// Read and not used yet.
     buffer: BytesMut,
-    /// The head of the current request as it came.
-    head: Bytes,
     /// Bytes of the current request's body that nobody has read yet.
     body_left: usize,
     /// Bytes of it that were read.
@@ -72,7 +71,6 @@ impl Http1 {
         Self {
             io,
             buffer: BytesMut::new(),
-            head: Bytes::new(),
             body_left: 0,
             body_read: 0,
             kept: true,
@@ -82,11 +80,6 @@ impl Http1 {
 
     pub(crate) fn io(&self) -> &Io {
         &self.io
-    }
-
-    /// Length of the current request's head, in bytes.
-    pub(crate) fn head_length(&self) -> usize {
-        self.head.len()
     }
 
     /// Bytes of the current request's body that were read.
@@ -114,13 +107,14 @@ impl Http1 {
         self.kept = false;
     }
 
-    /// The stream, and everything read of the request that is not to be served here, its head included.
-    pub(crate) fn into_parts(self) -> (Box<Io>, BytesMut) {
-        let ahead = match self.head.is_empty() {
+    /// The stream, and everything read of the request that is not to be served here: `head`, if that was taken for one,
+    /// and what is behind it.
+    pub(crate) fn into_parts(self, head: &[u8]) -> (Box<Io>, BytesMut) {
+        let ahead = match head.is_empty() {
             true => self.buffer,
             false => {
-                let mut whole = BytesMut::with_capacity(self.head.len() + self.buffer.len());
-                whole.extend_from_slice(&self.head);
+                let mut whole = BytesMut::with_capacity(head.len() + self.buffer.len());
+                whole.extend_from_slice(head);
                 whole.extend_from_slice(&self.buffer);
                 whole
             }
@@ -130,7 +124,6 @@ impl Http1 {
 
     /// Waits for a request. While the client is silent an idle connection costs a socket and little else.
     pub(crate) async fn receive(&mut self) -> io::Result<Received> {
-        self.head = Bytes::new();
         if self.buffer.is_empty() {
             buffers::keep_growing(std::mem::take(&mut self.buffer));
             self.io.readable().await?;
@@ -212,23 +205,20 @@ impl Http1 {
             raw.note(&self.buffer, field.name.as_bytes(), field.value);
         }
         // A copy: while the request is served its head is held, and no buffer unless more has come.
-        self.head = Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default());
-        self.buffer.advance(length);
-        if self.buffer.is_empty() {
-            buffers::keep_growing(std::mem::take(&mut self.buffer));
+        let head = self.buffer.get(..length).unwrap_or_default();
+        raw.hold(Bytes::copy_from_slice(head));
+        let head = RequestHead::read(raw).map_err(|_| Unfit::Extraordinary)?;
+        // Kept from its beginning, if nothing else is in it.
+        match length == self.buffer.len() {
+            true => buffers::keep_growing(std::mem::take(&mut self.buffer)),
+            false => self.buffer.advance(length),
         }
-        raw.hold(self.head.clone());
-        let head = match raw.is_plain() {
-            true => RequestHead::raw(raw),
-            false => raw.read().map_err(|_| Unfit::Extraordinary)?.into(),
-        };
         self.kept = self.kept && !traits.close;
         Ok((head, traits.body))
     }
 
     /// What was read behind the request, for a tunnel; no buffer is kept.
     pub(crate) fn take_ahead(&mut self) -> Bytes {
-        self.head = Bytes::new();
         std::mem::take(&mut self.buffer).freeze()
     }
 
@@ -321,25 +311,24 @@ impl Traits {
         };
         let (mut hosts, mut lengths) = (0, 0);
         for field in fields {
-            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            let is = |name: &[u8]| is_named(field.name.as_bytes(), name);
             // By length first: most fields are none of these.
             match field.name.len() {
-                4 if is("host") => hosts += 1,
-                6 if is("expect") => return None,
-                7 if is("upgrade") && !field.value.eq_ignore_ascii_case(b"websocket") => {
+                4 if is(b"host") => hosts += 1,
+                6 if is(b"expect") => return None,
+                7 if is(b"upgrade") && !is_named(field.value, b"websocket") => {
                     return None;
                 }
-                10 if is("connection") => {
+                10 if is(b"connection") => {
                     for option in field.value.split(|byte| *byte == b',') {
-                        let option = option.trim_ascii();
-                        traits.close |= option.eq_ignore_ascii_case(b"close");
+                        traits.close |= is_named(option.trim_ascii(), b"close");
                     }
                 }
-                14 if is("content-length") => {
+                14 if is(b"content-length") => {
                     lengths += 1;
                     traits.body = short_length(field.value)?;
                 }
-                17 if is("transfer-encoding") => return None,
+                17 if is(b"transfer-encoding") => return None,
                 _ => {}
             }
         }

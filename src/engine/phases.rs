@@ -20,7 +20,7 @@ use crate::model::plan::{Protocol, ProtocolSet};
 use crate::model::route;
 use crate::runtime::connection::Connection;
 use crate::runtime::contract::{Flow, Phases, Plugin, ProtocolProblem};
-use crate::runtime::exchange::{Exchange, RequestBody, RequestId, ResponseHolding, ResponseSource};
+use crate::runtime::exchange::{Exchange, RequestBody, ResponseHolding, ResponseSource};
 use crate::runtime::fault::{Blame, Fault, LocalResponse};
 use crate::runtime::head::{RequestHead, ResponseHead};
 use crate::runtime::message::{Message, MessageVerdict, TunnelEnd};
@@ -55,9 +55,10 @@ pub(crate) fn begin(
     connection: Arc<Connection>,
     request: RequestHead,
     body: RequestBody,
-) -> Exchange {
-    let id = RequestId::from_bits(rand::random());
-    let mut exchange = Exchange::new(snapshot, connection, request, id, Instant::now());
+) -> Box<Exchange> {
+    let exchange = Exchange::new(snapshot, connection, request, Instant::now());
+    // Boxed where it is made: it is long, and handed on often.
+    let mut exchange = Box::new(exchange);
     exchange.request_body = body;
     if exchange.connection.trusted {
         let peer = exchange.connection.peer.ip();
@@ -93,9 +94,7 @@ fn check_caller(exchange: &mut Exchange) -> Result<(), Fault> {
         return Ok(());
     };
     let request = &exchange.request;
-    let target = String::from_utf8_lossy(request.raw_path());
-    let authority = &caller.authority;
-    let admission = authority.admit(&caller.peer, request, &target);
+    let admission = caller.authority.admit(&caller.peer, request);
     let refused = |status: StatusCode, reason: &str| {
         let uri = &caller.peer.uri;
         tracing::info!(request_id = %exchange.request_id, %uri, "request refused: {reason}");
@@ -198,9 +197,13 @@ pub(crate) fn find_route(exchange: &mut Exchange) -> Step {
 
 /// Runs the access phase of the route's pipeline, choosing each instance when its turn comes.
 pub(crate) async fn access<S: BodySource>(exchange: &mut Exchange, source: &mut S) -> Step {
-    let Some(route) = exchange.route.clone() else {
+    let Some(route) = &exchange.route else {
         return Ok(());
     };
+    if route.pipeline.steps.is_empty() && exchange.forward().is_some() {
+        return Ok(());
+    }
+    let route = Arc::clone(route);
     let pipeline: &Pipeline = &route.pipeline;
     let mut outcome = Ok(());
     for step in &pipeline.steps {
@@ -404,6 +407,7 @@ pub(crate) fn log(exchange: &Exchange) {
 }
 
 /// The dialect's response to a fault; the cause goes to the log.
+#[cold]
 pub(crate) fn answer(exchange: &mut Exchange, fault: &Fault) -> Box<LocalResponse> {
     tell(exchange, fault);
     let renderer = Arc::clone(&exchange.snapshot.renderer);
@@ -516,7 +520,9 @@ fn check_request(exchange: &mut Exchange, repaired: Option<&'static str>) -> Res
     if request.version() == http::Version::HTTP_11 && !request.fields().contains(&HOST) {
         return Err(bad("HTTP/1.1 without Host".to_owned()));
     }
-    path::Target::parse(request.raw_path()).map_err(|refusal| bad(refusal.to_string()))?;
+    if request.plain_target().is_none() {
+        path::Target::parse(request.raw_path()).map_err(|refusal| bad(refusal.to_string()))?;
+    }
     let normal =
         path::normalize(exchange.raw_path()).map_err(|refusal| bad(refusal.to_string()))?;
     let normal = match normal {

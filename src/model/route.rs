@@ -122,20 +122,25 @@ impl HostPattern {
     }
 }
 
-/// Splits `host:port`. What follows the last colon is a port only if it is a number up to 65535 and the colon is not part
-/// of a bare IPv6 address.
+/// Splits `host:port`; see [`port_of`].
 pub fn split_port(host: &str) -> (&str, Option<u16>) {
-    let Some((name, digits)) = host.rsplit_once(':') else {
-        return (host, None);
-    };
-    let bare_address = name.contains(':') && !name.ends_with(']');
-    if name.is_empty() || bare_address || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return (host, None);
+    match port_of(host.as_bytes()) {
+        Some((name, port)) => (host.get(..name.len()).unwrap_or(host), Some(port)),
+        None => (host, None),
     }
-    match digits.parse() {
-        Ok(port) => (name, Some(port)),
-        Err(_) => (host, None),
+}
+
+/// The two halves of `host:port`. What follows the last colon is a port only if it is a number up to 65535 and the colon is
+/// not part of a bare IPv6 address.
+pub fn port_of(host: &[u8]) -> Option<(&[u8], u16)> {
+    let (name, rest) = host.split_at_checked(memchr::memrchr(b':', host)?)?;
+    let digits = rest.get(1..)?;
+    let bare_address = name.contains(&b':') && !name.ends_with(b"]");
+    if name.is_empty() || bare_address || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
     }
+    let port = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some((name, port))
 }
 
 /// The two ways to read host patterns.

@@ -389,9 +389,9 @@ impl World {
             snapshot,
             Arc::new(connection),
             message.head.into(),
-            RequestId::from_bits(7),
             Instant::now(),
         );
+        exchange.request_id = RequestId::from_bits(7);
         exchange.request_body = message.body;
         exchange.route = Some(self.route());
         exchange

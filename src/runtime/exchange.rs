@@ -6,8 +6,8 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -173,12 +173,18 @@ pub struct Timing {
     pub ended: Option<Instant>,
 }
 
-/// 128 random bits as 32 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RequestId([u8; 32]);
+/// 128 random bits as 32 lower-case hex digits. They are chosen when somebody asks for them first: many requests pass
+/// without that.
+#[derive(Default)]
+pub struct RequestId(OnceLock<[u8; 32]>);
 
 impl RequestId {
+    /// One that is chosen already.
     pub fn from_bits(bits: u128) -> Self {
+        Self(OnceLock::from(Self::digits(bits)))
+    }
+
+    fn digits(bits: u128) -> [u8; 32] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'0'; 32];
         let bytes = bits.to_be_bytes();
@@ -188,16 +194,23 @@ impl RequestId {
                 *low = DIGITS[usize::from(byte & 15)];
             }
         }
-        Self(text)
+        text
     }
 
     pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        self.0.get_or_init(|| Self::digits(rand::random()))
     }
 
     pub fn as_str(&self) -> &str {
         // Only hex digits are ever stored.
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+/// The same one: it is chosen by now.
+impl Clone for RequestId {
+    fn clone(&self) -> Self {
+        Self(OnceLock::from(*self.as_bytes()))
     }
 }
 
@@ -219,7 +232,6 @@ impl Exchange {
         snapshot: Arc<Snapshot>,
         connection: Arc<Connection>,
         request: RequestHead,
-        request_id: RequestId,
         started: Instant,
     ) -> Self {
         connection.requests.fetch_add(1, Ordering::Relaxed);
@@ -229,7 +241,7 @@ impl Exchange {
         Self {
             snapshot,
             connection,
-            request_id,
+            request_id: RequestId::default(),
             started,
             client_address,
             secure,
@@ -323,17 +335,26 @@ impl Exchange {
 
     /// The path as sent, without query.
     pub fn raw_path(&self) -> &[u8] {
-        let target = self.target();
-        match memchr::memchr(b'?', target) {
-            Some(at) => target.get(..at).unwrap_or_default(),
-            None => target,
-        }
+        self.path_and_query().0
     }
 
     /// The query as sent, without `?`; `None` without a question mark.
     pub fn query(&self) -> Option<&[u8]> {
+        self.path_and_query().1
+    }
+
+    fn path_and_query(&self) -> (&[u8], Option<&[u8]>) {
+        if let Some(parts) = self.request.plain_target() {
+            return parts;
+        }
         let target = self.target();
-        memchr::memchr(b'?', target).map(|at| target.get(at + 1..).unwrap_or_default())
+        match memchr::memchr(b'?', target) {
+            Some(at) => {
+                let (path, rest) = target.split_at(at);
+                (path, rest.get(1..))
+            }
+            None => (target, None),
+        }
     }
 
     /// The path in normal form: what routes match.
@@ -354,6 +375,11 @@ impl Exchange {
 
     /// The host asked for, as sent: the Host header or the `:authority`.
     pub fn host(&self) -> &str {
+        std::str::from_utf8(self.raw_host()).unwrap_or_default()
+    }
+
+    /// The same, for those who pass it on.
+    pub fn raw_host(&self) -> &[u8] {
         self.request.host().unwrap_or_default()
     }
 

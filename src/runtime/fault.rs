@@ -131,6 +131,7 @@ impl Fault {
     }
 
     /// A failure of the HTTP layer: the status says all that the client may know.
+    #[cold]
     pub fn transport(status: StatusCode, blame: Blame, cause: impl Into<String>) -> Self {
         Self {
             status,

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::HeaderName;
 
+use crate::base::token::is_named;
+
 /// A header name in the two forms that writers need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TitledName {
@@ -34,6 +36,6 @@ impl TitledName {
 
     /// Is it this name, in whatever case?
     pub fn is(&self, name: &[u8]) -> bool {
-        self.title.len() == name.len() && name.eq_ignore_ascii_case(&self.title)
+        is_named(name, self.name.as_str().as_bytes())
     }
 }

@@ -7,16 +7,18 @@ use std::cell::RefCell;
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::ResponseHeader;
 
+use crate::base::token::is_named;
+use crate::engine::buffers::Wire;
 use crate::engine::client::Client;
+use crate::engine::heads;
 use crate::engine::wait::within;
-use crate::engine::{buffers, heads};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::head::ResponseHead;
 
@@ -87,7 +89,7 @@ impl Downstream {
         if !keep_alive {
             client.close();
         }
-        let mut wire = buffers::take_growing();
+        let mut wire = Wire::take();
         put_head(&mut wire, head, added, framing, keep_alive);
         let mut this = Self {
             framing,
@@ -120,7 +122,7 @@ impl Downstream {
         if self.framing == Framing::None || (piece.is_empty() && !end) {
             return Ok(());
         }
-        let mut wire = buffers::take_growing();
+        let mut wire = Wire::take();
         let rest = self.frame(&mut wire, piece, end);
         if wire.is_empty() && rest.is_none() {
             return Ok(());
@@ -179,7 +181,7 @@ impl Downstream {
     /// Puts framing, and the piece if it is short, into `wire`; returns the piece when it is to be written separately.
     fn frame(
         &mut self,
-        wire: &mut BytesMut,
+        wire: &mut Vec<u8>,
         piece: Bytes,
         end: bool,
     ) -> Option<(Bytes, &'static [u8])> {
@@ -203,7 +205,7 @@ impl Downstream {
     async fn write(
         &mut self,
         client: &mut Client<'_>,
-        wire: BytesMut,
+        wire: Wire,
         rest: Option<(Bytes, &'static [u8])>,
     ) -> Result<()> {
         let Some(io) = client.io() else {
@@ -216,22 +218,16 @@ impl Downstream {
         if let Some((piece, tail)) = &rest {
             self.sent += (piece.len() + tail.len()) as u64;
         }
-        let write = async {
-            let (piece, tail) = rest.unwrap_or_default();
-            let mut all = wire.chain(piece).chain(tail);
-            io.write_all_shared(&mut all).await?;
-            let (wire, _) = all.into_inner().0.into_inner();
-            buffers::keep_growing(wire);
-            Ok(())
-        };
-        let written: Option<io::Result<()>> = within(WRITE_TIMEOUT, write).await;
+        let (piece, tail) = rest.unwrap_or_default();
+        let mut all = wire.as_slice().chain(piece).chain(tail);
+        let written = within(WRITE_TIMEOUT, io.write_all_shared(&mut all)).await;
         let written = written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
         written.or_err(ErrorType::WriteError, "writing the response")
     }
 }
 
 fn copy_or_return(
-    wire: &mut BytesMut,
+    wire: &mut Vec<u8>,
     piece: Bytes,
     tail: &'static [u8],
 ) -> Option<(Bytes, &'static [u8])> {
@@ -244,7 +240,7 @@ fn copy_or_return(
 }
 
 fn put_head(
-    wire: &mut BytesMut,
+    wire: &mut Vec<u8>,
     head: &ResponseHead,
     added: Option<&Exchange>,
     framing: Framing,
@@ -256,8 +252,7 @@ fn put_head(
     wire.put_slice(head.reason().as_bytes());
     wire.put_slice(b"\r\n");
     head.each(|name, value| {
-        let is_coding = name.len() == TRANSFER_ENCODING.as_str().len()
-            && name.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str().as_bytes());
+        let is_coding = is_named(name, TRANSFER_ENCODING.as_str().as_bytes());
         let is_left_out =
             is_coding || added.is_some_and(|exchange| heads::is_written_anew(exchange, name));
         if !is_left_out {
@@ -287,7 +282,7 @@ fn put_head(
     });
 }
 
-fn put_hex(wire: &mut BytesMut, number: usize) {
+fn put_hex(wire: &mut Vec<u8>, number: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
     for place in (0..digits).rev() {

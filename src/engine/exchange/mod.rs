@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use crate::engine::balance;
+use crate::engine::buffers::Wire;
 use crate::engine::client::Client;
 use crate::engine::exchange::codec::{CodecError, INTERIM_MAX, UpstreamConnection};
 use crate::engine::exchange::downstream::Downstream;
@@ -31,7 +32,7 @@ use crate::engine::exchange::pool::{Pool, PoolKey};
 use crate::engine::forwarding::{self, BodyFraming, Destination};
 use crate::engine::wait::within;
 use crate::engine::websocket::opening;
-use crate::engine::{buffers, connect, heads, phases};
+use crate::engine::{connect, heads, phases};
 use crate::model::plan::Protocol;
 use crate::runtime::cluster::{Outcome, Picked};
 use crate::runtime::contract::Phases;
@@ -304,16 +305,15 @@ impl ExchangeDriver {
             RequestBody::Held(_) => BodyFraming::Length(body.len() as u64),
             _ => BodyFraming::None,
         };
-        let mut wire = buffers::take_growing();
-        let mut scratch = Vec::with_capacity(128);
-        forwarding::write_head(exchange, destination, framing, &mut scratch, &mut wire);
-        let mut message = wire.chain(body.clone());
+        let mut wire = Wire::take();
+        forwarding::write_head(exchange, destination, framing, &mut wire);
+        let mut message = wire.as_slice().chain(body.as_ref());
         let write_timeout = Duration::from_millis(u64::from(plan.write_timeout_ms));
         within(write_timeout, connection.write_all(&mut message))
             .await
             .ok_or(AskError::Timeout("sending the request"))?
             .map_err(CodecError::Io)?;
-        buffers::keep_growing(message.into_inner().0);
+        drop(wire);
         connection.requests += 1;
         let read_timeout = Duration::from_millis(u64::from(plan.read_timeout_ms));
         // A head is sent in no time; a body may take its own.

@@ -7,6 +7,7 @@ use http::HeaderName;
 use smallvec::SmallVec;
 
 use super::codec::CodecError;
+use crate::base::token::is_named;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -29,17 +30,17 @@ impl Terms {
     /// Takes in a field. True when it ends at this hop.
     pub(super) fn take(&mut self, name: &[u8], value: &[u8]) -> Result<bool, CodecError> {
         // By length first: few names are compared.
-        let is = |expected: &str| name.eq_ignore_ascii_case(expected.as_bytes());
+        let is = |expected: &[u8]| is_named(name, expected);
         match name.len() {
-            7 => Ok(is("upgrade")),
-            10 if is("connection") => {
+            7 => Ok(is(b"upgrade")),
+            10 if is(b"connection") => {
                 self.options(value);
                 Ok(true)
             }
-            10 => Ok(is("keep-alive")),
-            14 if is("content-length") => self.length(value).map(|()| false),
-            16 => Ok(is("proxy-connection")),
-            17 if is("transfer-encoding") => {
+            10 => Ok(is(b"keep-alive")),
+            14 if is(b"content-length") => self.length(value).map(|()| false),
+            16 => Ok(is(b"proxy-connection")),
+            17 if is(b"transfer-encoding") => {
                 self.coding(value);
                 Ok(true)
             }
@@ -57,11 +58,11 @@ impl Terms {
 
     fn options(&mut self, value: &[u8]) {
         for option in members(value) {
-            if option.eq_ignore_ascii_case(b"close") {
+            if is_named(option, b"close") {
                 self.close = true;
-            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            } else if is_named(option, b"keep-alive") {
                 self.keep_alive = true;
-            } else if !option.eq_ignore_ascii_case(b"upgrade")
+            } else if !is_named(option, b"upgrade")
                 && let Ok(name) = HeaderName::from_bytes(option)
             {
                 self.named.push(name);
@@ -90,7 +91,7 @@ impl Terms {
 
     fn coding(&mut self, value: &[u8]) {
         for coding in members(value) {
-            self.chunked = coding.eq_ignore_ascii_case(b"chunked");
+            self.chunked = is_named(coding, b"chunked");
             self.unknown_coding = !self.chunked;
         }
     }

@@ -181,7 +181,7 @@ mod tests {
                 false => Review::Keep,
             }
         }
-        fn admit(&self, _: &Peer, _: &RequestHead, _: &str) -> Admission {
+        fn admit(&self, _: &Peer, _: &RequestHead) -> Admission {
             Admission::Allow { target: None }
         }
         fn changes(&self) -> watch::Receiver<u64> {

@@ -81,7 +81,12 @@ impl<'a> From<&'a HeaderMap> for Fields<'a> {
 
 /// A value as text, if it is visible ASCII, as [`HeaderValue::to_str`] has it.
 pub fn visible(value: &[u8]) -> Option<&str> {
-    let is_visible = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
-    let text = std::str::from_utf8(value).ok()?;
-    value.iter().all(is_visible).then_some(text)
+    match is_visible(value) {
+        true => std::str::from_utf8(value).ok(),
+        false => None,
+    }
+}
+
+pub(super) fn is_visible(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
 }

@@ -11,10 +11,13 @@ mod whole;
 use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::runtime::head::fields::is_visible;
 pub use crate::runtime::head::fields::{Fields, visible};
 pub use crate::runtime::head::raw::{Raw, RawFields, RawRequest, RawResponse};
 pub use crate::runtime::head::whole::Whole;
@@ -27,7 +30,7 @@ pub type ResponseHead = Head<RawResponse>;
 /// A head in one of its forms.
 #[derive(Debug)]
 pub struct Head<R: Raw> {
-    /// As it came; empty once the head is changed. In a place of its own, because heads are handed on often.
+    /// As it came; empty if it did not come in this form. In a place of its own, because heads are handed on often.
     raw: Box<R>,
     /// What was made of `raw` for somebody who looked.
     seen: OnceLock<Box<R::Whole>>,
@@ -91,30 +94,55 @@ impl<R: Raw> Deref for Head<R> {
 impl<R: Raw> DerefMut for Head<R> {
     fn deref_mut(&mut self) -> &mut R::Whole {
         self.changed.get_or_insert_with(|| {
-            let raw = std::mem::take(&mut *self.raw);
             let seen = self.seen.take();
-            seen.unwrap_or_else(|| Box::new(raw.to_whole()))
+            seen.unwrap_or_else(|| Box::new(self.raw.to_whole()))
         })
     }
 }
 
 impl RequestHead {
+    /// A head as it came, or what Pingora makes of it if its target may be read in another way.
+    ///
+    /// # Errors
+    /// Pingora does not take the target.
+    pub fn read(raw: RawRequest) -> pingora_error::Result<Self> {
+        let changed = match raw.is_plain() {
+            true => None,
+            false => Some(Box::new(raw.read()?)),
+        };
+        Ok(Self {
+            changed,
+            ..Self::raw(raw)
+        })
+    }
+
+    /// All of it as it came, whatever it has become since; empty if it did not come over HTTP/1.1 in an ordinary way.
+    pub fn as_it_came(&self) -> &Bytes {
+        self.raw.fields().bytes()
+    }
+
     /// Has these fields instead of its own, under names in lower case.
     pub fn replace_fields(&mut self, fields: HeaderMap) {
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = self.method().clone();
         parts.version = self.version();
         parts.headers = fields;
-        // Only a head in Pingora's type may name an authority.
-        if let Some(old) = &self.changed {
-            parts.uri = old.uri.clone();
+        match &self.changed {
+            // Only a head in Pingora's type may name an authority.
+            Some(old) => parts.uri = old.uri.clone(),
+            None => {
+                if let Ok(target) = PathAndQuery::from_maybe_shared(self.raw.shared_target()) {
+                    parts.uri = target.into();
+                }
+            }
         }
         let mut head = RequestHeader::from(parts);
         // What is no URI is kept beside it. The target was taken before, and is again.
         if head.raw_path() != self.raw_path() {
             let _ = head.set_raw_path(self.raw_path());
         }
-        *self = head.into();
+        self.seen.take();
+        self.changed = Some(Box::new(head));
     }
 
     pub fn method(&self) -> &Method {
@@ -133,13 +161,23 @@ impl RequestHead {
 
     /// The host asked for: the Host field, or else the authority of a target in absolute form and the `:authority` of
     /// HTTP/2. One that is not visible ASCII is none.
-    pub fn host(&self) -> Option<&str> {
+    pub fn host(&self) -> Option<&[u8]> {
         match &self.changed {
             Some(whole) => {
-                let named = whole.headers.get(HOST).and_then(|host| host.to_str().ok());
-                named.or_else(|| whole.uri.authority().map(|authority| authority.as_str()))
+                let named = whole.headers.get(HOST).map(HeaderValue::as_bytes);
+                let named = named.filter(|host| is_visible(host));
+                named.or_else(|| Some(whole.uri.authority()?.as_str().as_bytes()))
             }
-            None => self.raw.host.as_ref().and_then(|host| host.to_str().ok()),
+            None => self.raw.host(),
+        }
+    }
+
+    /// Path and query (without `?`) of a target that was read once and for all: it starts with a slash, and nobody reads its
+    /// bytes in another way. Others have to be looked at.
+    pub fn plain_target(&self) -> Option<(&[u8], Option<&[u8]>)> {
+        match &self.changed {
+            Some(_) => None,
+            None => Some((self.raw.path(), self.raw.query())),
         }
     }
 

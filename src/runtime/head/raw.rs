@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
+use crate::base::token::is_named;
+use crate::runtime::head::fields::is_visible;
 use crate::runtime::head::whole::Whole;
 use crate::runtime::lengths::Lengths;
 
@@ -87,11 +89,15 @@ impl RawFields {
         self.bytes = head;
     }
 
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Forgets the fields of a name, which is in lower case.
     pub fn remove(&mut self, name: &str) {
         let bytes = &self.bytes;
         self.places
-            .retain(|place| !is(place.name.slice(bytes), name));
+            .retain(|place| !is_named(place.name.slice(bytes), name.as_bytes()));
     }
 
     pub(super) fn count(&self) -> usize {
@@ -121,25 +127,20 @@ impl RawFields {
 
     /// The first of them.
     pub(super) fn first(&self, name: &str) -> Option<&[u8]> {
+        let place = self.place(name)?;
+        Some(place.value.slice(&self.bytes))
+    }
+
+    fn place(&self, name: &str) -> Option<&Place> {
         if !self.lengths.may_hold(name.len()) {
             return None;
         }
-        for place in &self.places {
-            if self.is(place, name) {
-                return Some(place.value.slice(&self.bytes));
-            }
-        }
-        None
-    }
-
-    /// The values under a name, which is in lower case, each for whoever wants to keep it.
-    fn shared(&self, name: &str) -> impl Iterator<Item = Bytes> {
-        let of_name = self.places.iter().filter(move |place| self.is(place, name));
-        of_name.map(|place| place.value.share(&self.bytes))
+        self.places.iter().find(|place| self.is(place, name))
     }
 
     fn is(&self, place: &Place, name: &str) -> bool {
-        place.name.length as usize == name.len() && is(place.name.slice(&self.bytes), name)
+        place.name.length as usize == name.len()
+            && is_named(place.name.slice(&self.bytes), name.as_bytes())
     }
 
     /// The fields as a map.
@@ -177,28 +178,32 @@ impl RawFields {
     }
 }
 
-/// Compares a name as written with one in lower case.
-fn is(written: &[u8], name: &str) -> bool {
-    written.eq_ignore_ascii_case(name.as_bytes())
-}
-
 /// A request's head as it came: HTTP/1.1, its target in origin form.
 #[derive(Debug, Default)]
 pub struct RawRequest {
     pub(super) fields: RawFields,
     pub(super) method: Method,
     target: Part,
-    /// The first Host field, which several ask for.
-    pub(super) host: Option<HeaderValue>,
+    /// The target up to its question mark.
+    path: Part,
+    /// The first Host field, for which several ask, if it is visible ASCII.
+    host: Option<Part>,
 }
 
 impl RawRequest {
     /// Begins with what the first line says; `target` lies in `head`.
     pub fn begin(head: &[u8], method: Method, target: &str) -> Self {
+        let question = memchr::memchr(b'?', target.as_bytes());
+        let target = Part::of(head, target.as_bytes());
+        let path = Part {
+            length: question.map_or(target.length, |at| at as u32),
+            ..target
+        };
         Self {
             fields: RawFields::default(),
             method,
-            target: Part::of(head, target.as_bytes()),
+            target,
+            path,
             host: None,
         }
     }
@@ -211,8 +216,12 @@ impl RawRequest {
     /// Takes the head in which everything lies.
     pub fn hold(&mut self, head: Bytes) {
         self.fields.hold(head);
-        let mut hosts = self.fields.shared("host");
-        self.host = hosts.find_map(|host| HeaderValue::from_maybe_shared(host).ok());
+        let host = self.fields.place("host").map(|place| place.value);
+        self.host = host.filter(|host| is_visible(host.slice(&self.fields.bytes)));
+    }
+
+    pub(super) fn host(&self) -> Option<&[u8]> {
+        Some(self.host?.slice(&self.fields.bytes))
     }
 
     /// Is the target one that nobody reads in another way? Others are for [`RequestHeader`] to judge.
@@ -238,6 +247,22 @@ impl RawRequest {
             [] => b"/",
             target => target,
         }
+    }
+
+    pub(super) fn shared_target(&self) -> Bytes {
+        self.target.share(&self.fields.bytes)
+    }
+
+    pub(super) fn path(&self) -> &[u8] {
+        match self.path.slice(&self.fields.bytes) {
+            [] => b"/",
+            path => path,
+        }
+    }
+
+    pub(super) fn query(&self) -> Option<&[u8]> {
+        let length = self.path.length as usize;
+        self.target.slice(&self.fields.bytes).get(length + 1..)
     }
 }
 
@@ -447,7 +472,7 @@ mod tests {
             map.insert("x-c", HeaderValue::from_static("d"));
             head.replace_fields(map.clone());
             assert!(head.fields().are(&map));
-            assert_eq!(head.host(), Some("there"));
+            assert_eq!(head.host(), Some(b"there".as_slice()));
             assert_eq!(written(&head), ["host:there", "x-c:d"]);
             assert_eq!((&head.headers, &head.method), (&map, &Method::PUT));
             assert_eq!(head.raw_path(), b"/a/%7e?b=%20");

@@ -109,8 +109,7 @@ pub trait PeerAuthority: Send + Sync {
     async fn review(&self, peer: &Peer) -> Review;
 
     /// May this caller make this request? Asked for each request on connections that carry some; must not wait.
-    /// `target` is the path with its query as it was sent.
-    fn admit(&self, peer: &Peer, request: &RequestHead, target: &str) -> Admission;
+    fn admit(&self, peer: &Peer, request: &RequestHead) -> Admission;
 
     /// Changes whenever open connections are to be reviewed.
     fn changes(&self) -> watch::Receiver<u64>;

@@ -332,7 +332,7 @@ impl PeerAuthority for ConnectAuthority {
         }
     }
 
-    fn admit(&self, peer: &Peer, request: &RequestHead, target: &str) -> Admission {
+    fn admit(&self, peer: &Peer, request: &RequestHead) -> Admission {
         let deny = |reason: &str| Admission::Deny {
             reason: reason.into(),
         };
@@ -350,7 +350,8 @@ impl PeerAuthority for ConnectAuthority {
         if names.any(|name| name.contains(&b'_')) {
             return malformed("a header has an underscore in its name");
         }
-        let Some(normal) = normalise_path(target) else {
+        let target = String::from_utf8_lossy(request.raw_path());
+        let Some(normal) = normalise_path(&target) else {
             return malformed("the path leads out of its root or is not encoded well");
         };
         let path = normal.split('?').next().unwrap_or_default();

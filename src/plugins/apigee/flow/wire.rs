@@ -38,7 +38,7 @@ pub(super) fn inbound(
         connection: Arc::clone(&exchange.connection),
         client_address: exchange.client_address,
         secure: exchange.secure,
-        request_id: exchange.request_id,
+        request_id: exchange.request_id.clone(),
         started: exchange.started,
         host: exchange.host().into(),
     })

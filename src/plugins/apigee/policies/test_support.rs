@@ -51,7 +51,7 @@ pub(super) fn scope_in(world: &test_support::World, request: Message) -> Scope {
         client_certificate: None,
         client_address: exchange.client_address,
         secure: false,
-        request_id: exchange.request_id,
+        request_id: exchange.request_id.clone(),
         started: exchange.started,
         host: "gateway.test".into(),
     };
