@@ -417,7 +417,8 @@ pub(crate) fn answer(exchange: &mut Exchange, fault: &Fault) -> Box<LocalRespons
 /// Logs a fault's cause.
 fn tell(exchange: &Exchange, fault: &Fault) {
     if let Some(cause) = &fault.cause {
-        let upstream = exchange.tries.last().map(|attempt| attempt.address);
+        let upstream = exchange.tries.last();
+        let upstream = upstream.map(|attempt| tracing::field::display(attempt.address));
         match fault.blame {
             Blame::Client => tracing::info!(
                 request_id = %exchange.request_id, client = %exchange.client_address,
@@ -425,7 +426,7 @@ fn tell(exchange: &Exchange, fault: &Fault) {
             ),
             Blame::Gateway | Blame::Upstream => tracing::error!(
                 request_id = %exchange.request_id, client = %exchange.client_address,
-                status = fault.status.as_u16(), upstream = ?upstream, "{cause}"
+                status = fault.status.as_u16(), upstream, "{cause}"
             ),
         }
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Authority, Driver, Gateway, Origin, Reply, for_both_drivers, one_service};
+use crate::harness::{
+    Authority, Driver, Gateway, Origin, Reply, eventually, for_both_drivers, one_service,
+};
 
 const BAD_GATEWAY: &str = "An invalid response was received from the upstream server";
 const TIMED_OUT: &str = "The upstream server is timing out";
@@ -30,7 +32,8 @@ fn service(url: &str, fields: Value) -> Value {
 #[test]
 fn a_refused_connection_gives_502_in_the_layers_own_shape() {
     for_both_drivers(|driver| {
-        let url = format!("http://{}", Origin::refused());
+        let address = Origin::refused();
+        let url = format!("http://{address}");
         let gateway = gateway(driver, &service(&url, json!({"retries": 0})));
         let answer = gateway.get("/").send().expect_status(502);
         let id = answer
@@ -49,6 +52,10 @@ fn a_refused_connection_gives_502_in_the_layers_own_shape() {
         assert!(answer.header("Via").is_some());
         let answer = gateway.get("/").header("Accept", "application/json").send();
         assert_eq!(answer.expect_status(502).message(), BAD_GATEWAY);
+        let upstream = format!("\"upstream\":\"{address}\"");
+        eventually("a log line with the upstream's address", || {
+            gateway.said().contains(&upstream).then_some(())
+        });
         // An error of the upstream leaves the client's connection as it was, or says that it closes.
         let answer = gateway.request("HEAD", "/").send().expect_status(502);
         assert!(answer.body.is_empty());
