@@ -8,37 +8,26 @@ pub fn is_named(written: &[u8], name: &[u8]) -> bool {
     if written.len() != name.len() {
         return false;
     }
-    let (chunks, _) = written.as_chunks();
-    let (names, _) = name.as_chunks();
     // What is left over is looked at with the bytes in front of it, some of them for the second time.
-    match (written.last_chunk(), name.last_chunk()) {
-        (Some(last), Some(last_of_name)) => {
-            is_alike(*last, *last_of_name)
-                && chunks
-                    .iter()
-                    .zip(names)
-                    .all(|(one, other)| is_alike(*one, *other))
-        }
-        _ => match (written.first_chunk(), name.first_chunk()) {
-            (Some(first), Some(first_of_name)) => {
-                is_short_alike(*first, *first_of_name)
-                    && match (written.last_chunk(), name.last_chunk()) {
-                        (Some(last), Some(last_of_name)) => is_short_alike(*last, *last_of_name),
-                        _ => false,
-                    }
-            }
-            _ => written.eq_ignore_ascii_case(name),
-        },
+    if let (Some(last), Some(last_of_name)) = (written.last_chunk(), name.last_chunk()) {
+        let ((chunks, _), (names, _)) = (written.as_chunks(), name.as_chunks());
+        let mut pairs = chunks.iter().zip(names);
+        return is_alike(last, last_of_name) && pairs.all(|(one, other)| is_alike(one, other));
+    }
+    match (halves(written), halves(name)) {
+        (Some(halves), Some(halves_of_name)) => is_alike(&halves, &halves_of_name),
+        _ => written.eq_ignore_ascii_case(name),
     }
 }
 
-fn is_short_alike(written: [u8; 4], name: [u8; 4]) -> bool {
-    let wide = |[a, b, c, d]: [u8; 4]| [a, b, c, d, 0, 0, 0, 0];
-    is_alike(wide(written), wide(name))
+/// The first four bytes and the last four; where there are fewer than eight, some of them twice.
+fn halves(bytes: &[u8]) -> Option<[u8; 8]> {
+    let ([a, b, c, d], [e, f, g, h]) = (*bytes.first_chunk()?, *bytes.last_chunk()?);
+    Some([a, b, c, d, e, f, g, h])
 }
 
-fn is_alike(written: [u8; 8], name: [u8; 8]) -> bool {
-    in_lower_case(u64::from_ne_bytes(written)) == u64::from_ne_bytes(name)
+fn is_alike(written: &[u8; 8], name: &[u8; 8]) -> bool {
+    in_lower_case(u64::from_ne_bytes(*written)) == u64::from_ne_bytes(*name)
 }
 
 /// Eight bytes with their capital letters made small.

@@ -26,11 +26,12 @@ pub(crate) async fn pick(
     tried: &[SocketAddr],
 ) -> Result<Picked, Fault> {
     let cluster = &forward.cluster;
+    let is_resolved = cluster.is_resolved();
     let has_waited = !tried.is_empty()
         || !exchange.chosen.is_empty()
         || exchange.request_body != RequestBody::Absent
-        || !cluster.is_resolved();
-    if !cluster.is_resolved() {
+        || !is_resolved;
+    if !is_resolved {
         let limit = Duration::from_millis(u64::from(forward.plan.connect_timeout_ms));
         // Whether it came in time or not: picking tells.
         let _ = Box::pin(pingora_timeout::timeout(limit, cluster.resolved())).await;
