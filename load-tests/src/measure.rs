@@ -371,8 +371,8 @@ fn measure(
     }
 }
 
-/// Loads two contestants, the second of them the gateway, at once, on the same core in the same seconds: a slow stretch of the
-/// machine finds both.
+/// Loads two contestants at once, the second of them the gateway, on the same core in the same seconds: a slow stretch of
+/// the machine finds both.
 fn measure_together(
     load: Load,
     [other, gateway]: [&mut Contestant; 2],

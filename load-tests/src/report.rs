@@ -48,8 +48,8 @@ pub(crate) fn markdown(results: &Results, machine: &Machine, plan: &Plan) -> Str
     );
     let _ = writeln!(
         text,
-        "CPU is user and system time of the proxy's process tree for each request. Differences under 7 % say nothing. \
-         How it is measured: [README.md](README.md).\n"
+        "CPU is user and system time of the proxy's process tree for each request. Differences under 7 % say nothing, \
+         but for the first table's, whose ratios are of two programs loaded at once. How it is measured: [README.md](README.md).\n"
     );
     let _ = writeln!(
         text,
