@@ -73,6 +73,10 @@ pub(crate) struct RunArguments {
     /// A quick check that everything answers: one second, one round, few scenarios, no results written.
     #[arg(long)]
     smoke: bool,
+    /// What a profile is taken of: the gateway alone, every scenario that counts time, a second each, ended in order;
+    /// no results written.
+    #[arg(long, conflicts_with_all = ["smoke", "contestants"])]
+    train: bool,
     /// The gateway's binary; by default the one beside this program.
     #[arg(long, value_name = "PATH")]
     gateway: Option<PathBuf>,
@@ -109,12 +113,16 @@ fn run(mut arguments: RunArguments) -> Result<()> {
         }
         return Ok(());
     }
-    if arguments.smoke {
+    if arguments.smoke || arguments.train {
         arguments.seconds = 1;
         arguments.rounds = 1;
     }
-    let scenarios = scenario::select(&arguments.scenarios, arguments.smoke)?;
-    let programs = contestant::select(&arguments.contestants);
+    let mut scenarios = scenario::select(&arguments.scenarios, arguments.smoke)?;
+    let mut programs = contestant::select(&arguments.contestants);
+    if arguments.train {
+        scenarios.retain(|scenario| scenario.load.is_cpu());
+        programs = vec![contestant::Program::Sallyport];
+    }
     let gateway = if programs.contains(&contestant::Program::Sallyport) {
         Some(gateway_binary(arguments.gateway.as_deref())?)
     } else {
@@ -132,12 +140,13 @@ fn run(mut arguments: RunArguments) -> Result<()> {
             true => 100,
             false => tunnels::most(descriptors),
         },
+        ended_in_order: arguments.train,
     };
     let results = measure::run(&plan)?;
     let machine = report::Machine::read();
     let table = report::markdown(&results, &machine, &plan);
     println!("{table}");
-    if !arguments.smoke {
+    if !arguments.smoke && !arguments.train {
         report::write(&arguments.out, &table, &plot::svg(&results))?;
     }
     let failed = results.failed_requests();

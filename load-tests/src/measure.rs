@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) gateway: Option<PathBuf>,
     pub(crate) idle_connections: usize,
     pub(crate) tunnels: usize,
+    /// Are the contestants told to end, and waited for, instead of killed? What they write at their end is wanted then.
+    pub(crate) ended_in_order: bool,
 }
 
 /// Everything that was measured.
@@ -264,6 +266,14 @@ fn run_scenario(
                 round + 1
             );
             at_once.push(pair);
+        }
+    }
+    if plan.ended_in_order {
+        for running in running
+            .iter_mut()
+            .filter_map(|contestant| contestant.running.as_mut())
+        {
+            running.end()?;
         }
     }
     Ok(ScenarioResult {

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,6 +16,9 @@ pub(crate) const PROXY_CORE: usize = 0;
 pub(crate) const LOAD_CORE: usize = 1;
 /// Processes in one tree at most; a larger answer means that the walk went astray.
 const TREE_MAX: usize = 256;
+/// Time that a child has to end in order, and how often it is looked for.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+const END_POLL: Duration = Duration::from_millis(20);
 /// Descriptors to ask for: thousands of idle connections, twice.
 const DESCRIPTORS_WANTED: u64 = 65_536;
 
@@ -82,6 +86,23 @@ impl Running {
         self.check_alive()?;
         let tree = tree_of(self.child.id());
         Ok(tree.iter().map(|pid| cpu_of(*pid).unwrap_or(0)).sum())
+    }
+
+    /// Tells the child to end, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not within [`END_TIMEOUT`].
+    pub(crate) fn end(&mut self) -> Result<()> {
+        let id = self.child.id().to_string();
+        Command::new("kill").arg("-TERM").arg(id).status()?;
+        let deadline = Instant::now() + END_TIMEOUT;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                bail!("{} did not end within {END_TIMEOUT:?}", self.name);
+            }
+            std::thread::sleep(END_POLL);
+        }
+        Ok(())
     }
 
     /// Resident memory of the tree, in KiB.
