@@ -2,30 +2,49 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer that is set once for many waits: one that ends in time leaves it as it is, and it rings for a later one.
 #[derive(Default)]
-pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Alarm {
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes as it stands: until it rings, that one need not ask again.
+    wakes: Option<Waker>,
+}
 
 impl Alarm {
     /// Resolves when it is `due`.
     pub(crate) async fn rings(&mut self, due: Instant) {
-        let alarm = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if alarm.deadline() > due {
-            alarm.as_mut().reset(due);
+        let Self { timer, wakes } = self;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() > due {
+            timer.as_mut().reset(due);
         }
-        loop {
-            alarm.as_mut().await;
-            if Instant::now() >= due {
-                return;
+        poll_fn(|cx| {
+            loop {
+                let is_known = wakes.as_ref().is_some_and(|it| it.will_wake(cx.waker()));
+                if is_known && !timer.is_elapsed() {
+                    return Poll::Pending;
+                }
+                // Without the budget of tasks, for which a timer may turn its asker away unheard.
+                let mut asked = pin!(unconstrained(timer.as_mut()));
+                if asked.as_mut().poll(cx).is_pending() {
+                    *wakes = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                *wakes = None;
+                if Instant::now() >= due {
+                    return Poll::Ready(());
+                }
+                // It rang for an earlier wait.
+                timer.as_mut().reset(due);
             }
-            // It rang for an earlier wait.
-            alarm.as_mut().reset(due);
-        }
+        })
+        .await;
     }
 }
 
@@ -55,9 +74,12 @@ pub(crate) async fn once<F: Future>(future: F, may_be_ready: impl Fn() -> bool) 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::sync::watch;
+    use tokio::task::coop::{consume_budget, has_budget_remaining};
 
     use super::*;
 
@@ -76,6 +98,33 @@ mod tests {
         alarm.rings(after(40)).await;
         alarm.rings(after(45)).await;
         assert_eq!(Instant::now(), after(45));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rings_for_whoever_waits_last() {
+        let mut alarm = Alarm::default();
+        let due = Instant::now() + Duration::from_secs(30);
+        for _ in 0..3 {
+            let waiting = tokio::time::timeout(Duration::from_secs(1), alarm.rings(due));
+            assert!(waiting.await.is_err());
+            // Another task, and one whose budget is used up.
+            let waiting = tokio::spawn(async move {
+                while has_budget_remaining() {
+                    consume_budget().await;
+                }
+                let waiting = tokio::time::timeout(Duration::from_secs(1), alarm.rings(due));
+                assert!(waiting.await.is_err());
+                alarm
+            });
+            alarm = waiting.await.unwrap();
+        }
+        // The same task again: who is known already is woken all the same.
+        for _ in 0..2 {
+            let waiting = tokio::time::timeout(Duration::from_secs(1), alarm.rings(due));
+            assert!(waiting.await.is_err());
+        }
+        alarm.rings(due).await;
+        assert_eq!(Instant::now(), due);
     }
 
     #[tokio::test]
