@@ -356,6 +356,36 @@ fn agent_with_gateway(authority: &MeshAuthority, gateway: u16, listen: u16, mode
 }
 
 #[test]
+fn a_resolver_says_how_long_connecting_may_take() {
+    let agent = Agent::start();
+    // Takes connections into its queue, and never says a word.
+    let silent = TcpListener::bind(local(0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    speaks(&agent, "requests", "http");
+    for name in ["bytes", "requests"] {
+        let service = json!({"Name": name, "Port": port, "Address": "127.0.0.1", "Connect": {"Native": true}});
+        agent.ask("PUT", "/v1/agent/service/register", &service);
+        let resolver = json!({"Kind": "service-resolver", "Name": name, "ConnectTimeout": "150ms"});
+        configure(&agent, &resolver);
+    }
+    let [to_bytes, to_requests] = free_ports();
+    let shop = shop(
+        &agent,
+        &json!([{"DestinationName": "bytes", "LocalBindPort": to_bytes},
+            {"DestinationName": "requests", "LocalBindPort": to_requests}]),
+    );
+    eventually("the time for requests is over", || {
+        let answer = get(to_requests, "/").try_send().ok()?;
+        (answer.status == 504).then_some(())
+    });
+    eventually("the time for bytes is over", || {
+        drop(TcpStream::connect(local(to_bytes)));
+        let told = shop.log().contains("no connection within 150ms");
+        told.then_some(())
+    });
+}
+
+#[test]
 fn other_datacenters_are_reached_through_mesh_gateways() {
     for mode in ["local", "remote"] {
         let authority = MeshAuthority::new();

@@ -258,7 +258,6 @@ pub struct ChainTarget {
     pub sni: String,
     #[serde(deserialize_with = "nullable")]
     pub name: String,
-    pub connect_timeout: Option<serde_json::Value>,
 }
 
 /// Which instances of a service belong to a target.

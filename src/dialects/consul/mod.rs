@@ -22,4 +22,5 @@ pub mod parts;
 pub mod permission;
 pub mod registration;
 pub mod spiffe;
+pub mod timeouts;
 pub mod walk;

@@ -21,6 +21,7 @@ use super::header_edits;
 use super::matching::expression;
 use super::parts::Parts;
 use super::registration::{MeshProtocol, PassiveHealth, UpstreamLimits};
+use super::timeouts::ResolverTimeouts;
 use super::walk::{self, WHOLE};
 use crate::model::plan::{
     BalancePlan, ClusterPlan, EndpointPlan, ForwardPlan, HashInput, HealthPlan, PathJoining,
@@ -30,8 +31,6 @@ use crate::model::route::{ExpressionText, MatcherPlan, Precedence};
 
 /// More routes in one chain than this are refused.
 const ROUTES_MAX: usize = 1_000;
-/// The longest silence of an upstream, where nobody names one, in milliseconds.
-const READ_TIMEOUT_MS: u32 = 60_000;
 /// Further tries where the router names no number.
 const RETRIES: u16 = 2;
 /// The port that applications see none of.
@@ -47,7 +46,8 @@ pub struct LocalUpstream<'a> {
     /// The destination's name.
     pub name: &'a str,
     pub protocol: MeshProtocol,
-    pub connect_timeout: Duration,
+    /// Instead of what resolvers say.
+    pub connect_timeout: Option<Duration>,
     pub limits: UpstreamLimits,
     pub passive_health: Option<PassiveHealth>,
 }
@@ -60,6 +60,13 @@ pub struct Outbound {
     pub rosters: BTreeMap<String, Arc<str>>,
 }
 
+/// Where a route leads.
+#[derive(Clone, Copy)]
+struct End {
+    cluster: Uuid,
+    timeouts: ResolverTimeouts,
+}
+
 impl Outbound {
     /// The parts for a chain; without one everything goes to the resolver `only`. The error says what cannot be done.
     pub fn compile(
@@ -70,14 +77,17 @@ impl Outbound {
         let mut made = Self::default();
         let Some(chain) = chain else {
             let shares = [(WHOLE, only)];
-            let cluster = made.cluster(upstream, only, &shares, &BalancePlan::RoundRobin);
-            made.route(upstream, 0, &RouteDefinition::default(), cluster, 1)?;
+            let end = End {
+                cluster: made.cluster(upstream, only, &shares, &BalancePlan::RoundRobin),
+                timeouts: ResolverTimeouts::default(),
+            };
+            made.route(upstream, 0, &RouteDefinition::default(), end, 1)?;
             return Ok(made);
         };
         let start = walk::node(chain, &chain.start_node)?;
         if start.kind != "router" {
-            let cluster = made.cluster_of(upstream, chain, &chain.start_node)?;
-            made.route(upstream, 0, &RouteDefinition::default(), cluster, 1)?;
+            let end = made.end(upstream, chain, &chain.start_node)?;
+            made.route(upstream, 0, &RouteDefinition::default(), end, 1)?;
             return Ok(made);
         }
         let count = start.routes.len();
@@ -88,18 +98,18 @@ impl Outbound {
             ));
         }
         for (index, route) in start.routes.iter().enumerate() {
-            let cluster = made.cluster_of(upstream, chain, &route.next_node)?;
-            made.route(upstream, index, &route.definition, cluster, count)?;
+            let end = made.end(upstream, chain, &route.next_node)?;
+            made.route(upstream, index, &route.definition, end, count)?;
         }
         Ok(made)
     }
 
-    fn cluster_of(
+    fn end(
         &mut self,
         upstream: LocalUpstream<'_>,
         chain: &DiscoveryChain,
         name: &str,
-    ) -> Result<Uuid, String> {
+    ) -> Result<End, String> {
         let shares = walk::shares(chain, name)?;
         let edited = |node: &ChainNode| {
             let mut splits = node.splits.iter();
@@ -119,7 +129,11 @@ impl Outbound {
                 break;
             }
         }
-        Ok(self.cluster(upstream, name, &shares, &balance))
+        let resolvers = shares.iter().map(|(_, resolver)| *resolver);
+        Ok(End {
+            timeouts: ResolverTimeouts::of_all(chain, resolvers)?,
+            cluster: self.cluster(upstream, name, &shares, &balance),
+        })
     }
 
     fn cluster(
@@ -166,7 +180,7 @@ impl Outbound {
         upstream: LocalUpstream<'_>,
         index: usize,
         definition: &RouteDefinition,
-        cluster: Uuid,
+        end: End,
         count: usize,
     ) -> Result<(), String> {
         let place = format!("route {} of '{}'", index + 1, upstream.name);
@@ -217,7 +231,8 @@ impl Outbound {
                 None => return Err(format!("{place}: {field} {value} is not a duration")),
             }
         }
-        let silence = silence.unwrap_or(READ_TIMEOUT_MS);
+        let silence = silence.unwrap_or_else(|| milliseconds(end.timeouts.request));
+        let connect = upstream.connect_timeout.unwrap_or(end.timeouts.connect);
         let retry_statuses =
             retry_statuses(destination).map_err(|what| format!("{place}: {what}"))?;
         let plan = ForwardPlan {
@@ -225,13 +240,13 @@ impl Outbound {
             name: Some(Arc::clone(&name)),
             // TLS comes with the members of the roster.
             protocol: upstream.protocol.in_the_plan(),
-            cluster,
+            cluster: end.cluster,
             host: upstream.name.into(),
             port: PORT,
             path: if rewrite.is_empty() { "/" } else { rewrite }.into(),
             retries: retries(destination),
             retry_statuses,
-            connect_timeout_ms: milliseconds(upstream.connect_timeout),
+            connect_timeout_ms: milliseconds(connect),
             read_timeout_ms: silence,
             write_timeout_ms: silence,
             tls: UpstreamTlsPlan::default(),
@@ -383,7 +398,7 @@ mod tests {
             entrance: "127.0.0.1:9191",
             name: "web",
             protocol: MeshProtocol::Http,
-            connect_timeout: Duration::from_secs(1),
+            connect_timeout: None,
             limits: UpstreamLimits::default(),
             passive_health: None,
         }
@@ -401,7 +416,7 @@ mod tests {
              "NextNode":"split"},
             {"Definition":{"Match":{"HTTP":{"PathPrefix":"/"}}},"NextNode":"a"}]},
         "split":{"Type":"splitter","Splits":[{"Weight":75,"NextNode":"a"},{"Weight":25,"NextNode":"b"}]},
-        "a":{"Type":"resolver","Resolver":{"Target":"t"},"LoadBalancer":{"Policy":"least_request"}},
+        "a":{"Type":"resolver","Resolver":{"Target":"t","ConnectTimeout":"25s","RequestTimeout":"90s"},"LoadBalancer":{"Policy":"least_request"}},
         "b":{"Type":"resolver","Resolver":{"Target":"t"}}"#;
 
     #[test]
@@ -417,6 +432,13 @@ mod tests {
             ("/", 2, 3000)
         );
         assert_eq!(first.retry_statuses, [503]);
+        // What the router says, and what the resolvers do.
+        let second = &plan.forwards[&routes[1].forward.unwrap()];
+        let waits = |it: &ForwardPlan| (it.connect_timeout_ms, it.read_timeout_ms);
+        assert_eq!(
+            (waits(first), waits(second)),
+            ((25_000, 3_000), (25_000, 90_000))
+        );
         assert!(routes[0].strip_path && !routes[1].strip_path);
         let split = &plan.clusters[&first.cluster];
         let shares: Vec<_> = split.endpoints.iter().map(|it| it.weight).collect();
@@ -438,12 +460,12 @@ mod tests {
             (r#""start":{"Type":"router","Routes":[]}"#, "routes"),
             (
                 r#""start":{"Type":"router","Routes":[{"Definition":{"Destination":{"RequestHeaders":{"Add":{"a":"$(b)"}}}},"NextNode":"r"}]},
-                   "r":{"Type":"resolver"}"#,
+                   "r":{"Type":"resolver","Resolver":{}}"#,
                 "header 'a'",
             ),
             (
                 r#""start":{"Type":"router","Routes":[{"Definition":{"Destination":{"RetryOn":["unavailable"]}},"NextNode":"r"}]},
-                   "r":{"Type":"resolver"}"#,
+                   "r":{"Type":"resolver","Resolver":{}}"#,
                 "RetryOn 'unavailable'",
             ),
             (

@@ -18,10 +18,8 @@ pub const UPSTREAMS_MAX: usize = 1_000;
 /// Longest timeout in milliseconds: a day.
 const TIMEOUT_MS_MAX: u64 = 86_400_000;
 
-const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
-const LOCAL_CONNECT_TIMEOUT_MS: u64 = 1_000;
-/// As the built-in proxy has it; see the reference of each for the units.
-const UPSTREAM_CONNECT_TIMEOUT_MS: u64 = 10_000;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What connections of a service speak. Consul: `protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -167,8 +165,10 @@ pub enum GatewayMode {
 pub struct UpstreamConfiguration {
     pub listen: LocalListen,
     pub destination: Destination,
-    /// Consul: `connect_timeout_ms`, default 10000.
-    pub connect_timeout: Duration,
+    /// Overrides what the discovery chain says, see [`ResolverTimeouts`]. Consul: `connect_timeout_ms`.
+    ///
+    /// [`ResolverTimeouts`]: super::timeouts::ResolverTimeouts
+    pub connect_timeout: Option<Duration>,
     /// Overrides what the discovery chain says. Consul: `protocol`.
     pub protocol: Option<MeshProtocol>,
     pub limits: UpstreamLimits,
@@ -277,25 +277,9 @@ impl Reading {
         let application = self.application(service);
         let host = text(config, "bind_address").unwrap_or_else(|| "0.0.0.0".to_owned());
         let protocol = self.protocol(config, "Config").unwrap_or_default();
-        let handshake = self.timeout(
-            config,
-            "Config",
-            "handshake_timeout_ms",
-            HANDSHAKE_TIMEOUT_MS,
-        );
-        let connect = self.timeout(
-            config,
-            "Config",
-            "local_connect_timeout_ms",
-            LOCAL_CONNECT_TIMEOUT_MS,
-        );
-        let request = self.number(
-            config,
-            "Config",
-            "local_request_timeout_ms",
-            0,
-            TIMEOUT_MS_MAX,
-        );
+        let handshake = self.timeout(config, "Config", "handshake_timeout_ms");
+        let connect = self.timeout(config, "Config", "local_connect_timeout_ms");
+        let request_timeout = self.timeout(config, "Config", "local_request_timeout_ms");
         let limit = u64::from(u32::MAX);
         let connections = self.number(config, "Config", "max_inbound_connections", 0, limit);
         let port = match u16::try_from(port) {
@@ -310,9 +294,9 @@ impl Reading {
             bind: Bind { host, port },
             protocol,
             application: application?,
-            connect_timeout: connect,
-            handshake_timeout: handshake,
-            request_timeout: request.filter(|ms| *ms > 0).map(Duration::from_millis),
+            connect_timeout: connect.unwrap_or(LOCAL_CONNECT_TIMEOUT),
+            handshake_timeout: handshake.unwrap_or(HANDSHAKE_TIMEOUT),
+            request_timeout,
             connections_max: connections
                 .and_then(|number| u32::try_from(number).ok())
                 .filter(|number| *number > 0),
@@ -390,12 +374,7 @@ impl Reading {
         }
         let listen = self.local_listen(upstream, &place);
         let config = &upstream.config;
-        let connect_timeout = self.timeout(
-            config,
-            &place,
-            "connect_timeout_ms",
-            UPSTREAM_CONNECT_TIMEOUT_MS,
-        );
+        let connect_timeout = self.timeout(config, &place, "connect_timeout_ms");
         let protocol = self.protocol(config, &place);
         let limits = self.limits(config, &place);
         let passive_health = self.passive_health(config, &place);
@@ -535,17 +514,10 @@ impl Reading {
         protocol
     }
 
-    fn timeout(
-        &mut self,
-        config: &Map<String, Value>,
-        place: &str,
-        key: &str,
-        default: u64,
-    ) -> Duration {
-        let number = self.number(config, place, key, 0, TIMEOUT_MS_MAX);
-        // Nothing, and no time at all, mean the default.
-        let number = number.filter(|number| *number > 0).unwrap_or(default);
-        Duration::from_millis(number)
+    fn timeout(&mut self, config: &Map<String, Value>, place: &str, key: &str) -> Option<Duration> {
+        let number = self.number(config, place, key, 0, TIMEOUT_MS_MAX)?;
+        // No time at all means the default, as nothing does.
+        (number > 0).then(|| Duration::from_millis(number))
     }
 
     /// A whole number, or text that is one.

@@ -2,7 +2,7 @@
 //!
 //! Keys come from the agent: what is missing, or turns in a circle, is an error.
 
-use super::chain::{ChainNode, ChainTarget, DEPTH_MAX, DiscoveryChain};
+use super::chain::{ChainNode, ChainResolver, ChainTarget, DEPTH_MAX, DiscoveryChain};
 
 /// All of the traffic, in the unit of [`shares`]: hundredths of a percent.
 pub const WHOLE: u32 = 10_000;
@@ -74,12 +74,15 @@ pub fn shares<'a>(chain: &'a DiscoveryChain, name: &'a str) -> Result<Vec<(u32, 
     Ok(found)
 }
 
+/// The resolver of that name.
+pub fn resolver<'a>(chain: &'a DiscoveryChain, name: &str) -> Result<&'a ChainResolver, String> {
+    let content = node(chain, name)?.resolver.as_ref();
+    content.ok_or_else(|| format!("the discovery chain's node '{name}' is no resolver"))
+}
+
 /// The targets of a resolver, in the order of failover.
-pub fn targets(chain: &DiscoveryChain, resolver: &str) -> Result<Vec<ChainTarget>, String> {
-    let resolver = node(chain, resolver)?
-        .resolver
-        .as_ref()
-        .ok_or("the discovery chain has a resolver without content")?;
+pub fn targets(chain: &DiscoveryChain, name: &str) -> Result<Vec<ChainTarget>, String> {
+    let resolver = resolver(chain, name)?;
     let failover = resolver.failover.iter().flat_map(|way| &way.targets);
     std::iter::once(&resolver.target)
         .chain(failover)

@@ -48,8 +48,6 @@ pub struct OutboundListen {
     pub address: LocalAddress,
     pub cell: Arc<MutualCell>,
     pub dialer: Arc<dyn Dialer>,
-    /// Resolution, connection and handshake of one try.
-    pub connect_timeout: Duration,
     /// More open connections than this are closed at once.
     pub connections_max: Option<u32>,
     pub counts: Arc<OutboundCounts>,
@@ -289,14 +287,14 @@ async fn dial(listen: &OutboundListen) -> Result<TlsStream, String> {
     let mut last = "there is no instance".to_owned();
     for target in &targets {
         let dialling = dial_one(listen, target);
-        let refusal = match tokio::time::timeout(listen.connect_timeout, dialling).await {
+        let refusal = match tokio::time::timeout(target.connect_timeout, dialling).await {
             Ok(Ok(stream)) => {
                 listen.dialer.report(target, true);
                 return Ok(stream);
             }
             Ok(Err(refusal)) => refusal,
             Err(_) => {
-                let limit = listen.connect_timeout;
+                let limit = target.connect_timeout;
                 Refusal::ApplicationUnreachable(format!("no connection within {limit:?}"))
             }
         };

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -84,6 +85,8 @@ pub struct DialTarget {
     /// Sent, not compared.
     pub server_name: Option<Arc<str>>,
     pub judge: Arc<dyn PeerJudge>,
+    /// For resolution, connection and handshake together.
+    pub connect_timeout: Duration,
 }
 
 /// Knows where connections of one upstream lead at this moment.

@@ -48,8 +48,9 @@ struct Place {
 }
 
 impl Route {
-    /// The way to what a resolver has found.
-    pub fn of(found: &FoundResolver) -> Self {
+    /// The way to what a resolver has found; `connect_timeout` instead of what it says.
+    pub fn of(found: &FoundResolver, connect_timeout: Option<Duration>) -> Self {
+        let connect_timeout = connect_timeout.unwrap_or(found.timeouts.connect);
         let target = |instance: &Instance| {
             let target = DialTarget {
                 host: instance.host.as_str().into(),
@@ -58,6 +59,7 @@ impl Route {
                 judge: Arc::new(ExpectedPeer {
                     identities: instance.identities.clone(),
                 }),
+                connect_timeout,
             };
             (instance.weight, target)
         };
@@ -186,6 +188,7 @@ fn draw(weights: impl Iterator<Item = u32> + Clone) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::dialects::consul::timeouts::ResolverTimeouts;
 
     fn found(share: u32, groups: &[&[&str]]) -> FoundResolver {
         let instance = |host: &&str| Instance {
@@ -199,6 +202,7 @@ mod tests {
         FoundResolver {
             name: String::new(),
             share,
+            timeouts: ResolverTimeouts::default(),
             groups: groups
                 .iter()
                 .map(|group| group.iter().map(instance).collect())
@@ -209,7 +213,7 @@ mod tests {
     fn dialling(passive: Option<PassiveHealth>, found: &[FoundResolver]) -> Dialling {
         let dialling = Dialling::new("web", passive);
         dialling.lead(Routes {
-            routes: found.iter().map(Route::of).collect(),
+            routes: found.iter().map(|found| Route::of(found, None)).collect(),
             offer: Offer::Nothing,
             trouble: None,
         });

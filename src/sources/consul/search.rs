@@ -22,6 +22,7 @@ use crate::dialects::consul::chain::DiscoveryChain;
 use crate::dialects::consul::instance::Instance;
 use crate::dialects::consul::registration::{Destination, DestinationKind, GatewayMode};
 use crate::dialects::consul::spiffe::SpiffeId;
+use crate::dialects::consul::timeouts::ResolverTimeouts;
 use crate::dialects::consul::walk::{self, WHOLE};
 
 /// The resolver that stands for what a prepared query finds.
@@ -68,6 +69,7 @@ struct Resolver {
     name: String,
     /// Hundredths of a percent; see [`walk::shares`].
     share: u32,
+    timeouts: ResolverTimeouts,
     targets: Vec<TargetWatch>,
 }
 
@@ -88,6 +90,7 @@ pub struct FoundResolver {
     pub name: String,
     /// [`WHOLE`] is everything.
     pub share: u32,
+    pub timeouts: ResolverTimeouts,
     pub groups: Vec<Vec<Instance>>,
 }
 
@@ -196,6 +199,7 @@ impl Search {
             found.resolvers.push(FoundResolver {
                 name: resolver.name.clone(),
                 share: resolver.share,
+                timeouts: resolver.timeouts,
                 groups,
             });
         }
@@ -240,6 +244,7 @@ impl Search {
             resolvers.push(Resolver {
                 name: name.to_owned(),
                 share,
+                timeouts: ResolverTimeouts::of(chain, name)?,
                 targets,
             });
         }
@@ -256,6 +261,7 @@ fn found_by_query(ways: Ways) -> Found {
         resolvers: vec![FoundResolver {
             name: OF_QUERY.to_owned(),
             share: WHOLE,
+            timeouts: ResolverTimeouts::default(),
             groups,
         }],
         chain: None,

@@ -372,7 +372,11 @@ impl Task {
             MeshProtocol::Http => Offer::Http1,
             MeshProtocol::Http2 | MeshProtocol::Grpc => Offer::Http2,
         };
-        let routes = found.resolvers.iter().map(Route::of).collect();
+        let connect_timeout = self.configuration.connect_timeout;
+        let resolvers = found.resolvers.iter();
+        let routes = resolvers
+            .map(|found| Route::of(found, connect_timeout))
+            .collect();
         self.shared.dialling.lead(Routes {
             routes,
             offer,
@@ -440,7 +444,6 @@ impl Task {
             address,
             cell: Arc::clone(self.identity.cell()),
             dialer: Arc::clone(&self.shared.dialling) as Arc<dyn Dialer>,
-            connect_timeout: self.configuration.connect_timeout,
             connections_max: self.configuration.limits.connections_max,
             counts: Arc::clone(&self.shared.counts),
         });

@@ -59,7 +59,7 @@ fn values_may_be_written_as_text() {
     let [db, near] = configuration.upstreams.as_slice() else {
         unreachable!()
     };
-    assert_eq!(db.connect_timeout, Duration::from_secs(3));
+    assert_eq!(db.connect_timeout, Some(Duration::from_secs(3)));
     assert_eq!(db.protocol, Some(MeshProtocol::Grpc));
     assert_eq!(db.limits.connections_max, Some(5));
     assert_eq!(db.passive_health.unwrap().failures_max, 3);
