@@ -6,7 +6,7 @@ GATEWAY := $(TARGET)/release/sallyport
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help build run test lint fuzz bench load-test load-test-smoke clean
+.PHONY: help build release run test lint fuzz bench load-test load-test-smoke clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -14,6 +14,11 @@ help: ## List the targets
 build: ## Install what the build needs and build the optimised program
 	scripts/install-packages build
 	$(CARGO) build --release --bin sallyport
+
+release: ## Build the program for release, optimised by a profile of itself at work (about forty minutes)
+	scripts/install-packages build test release
+	scripts/get-consul $(TARGET)
+	scripts/build-release $(TARGET)
 
 run: build ## Build, then run the gateway with the defaults of conf/ beside a demo origin
 	scripts/install-packages demo
