@@ -56,6 +56,18 @@ pub fn duration_of(value: &Value) -> Option<Duration> {
     }
 }
 
+/// A timeout as a configuration entry has it: none at all means that nobody names one, as nothing does.
+///
+/// # Errors
+/// Names the field that is no duration.
+pub fn timeout_of(field: &str, value: Option<&Value>) -> Result<Option<Duration>, String> {
+    let Some(value) = value else { return Ok(None) };
+    match duration_of(value) {
+        Some(duration) => Ok(Some(duration).filter(|it| !it.is_zero())),
+        None => Err(format!("{field} {value} is not a duration")),
+    }
+}
+
 /// A duration as the agent reads it. Never rounds to nothing: half a millisecond is one.
 pub fn show_duration(duration: Duration) -> String {
     format!("{}ms", duration.as_millis().max(1))

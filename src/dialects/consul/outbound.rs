@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::application::route_of;
 use super::chain::{ChainNode, DiscoveryChain, RouteDefinition, RouteDestination};
-use super::duration::duration_of;
+use super::duration::timeout_of;
 use super::header_edits;
 use super::matching::expression;
 use super::parts::Parts;
@@ -221,14 +221,10 @@ impl Outbound {
             ("RequestTimeout", &destination.request_timeout),
             ("IdleTimeout", &destination.idle_timeout),
         ] {
-            let Some(value) = value else { continue };
-            match duration_of(value) {
-                Some(timeout) if timeout.is_zero() => {}
-                Some(timeout) => {
-                    let timeout = milliseconds(timeout);
-                    silence = Some(silence.map_or(timeout, |known| known.min(timeout)));
-                }
-                None => return Err(format!("{place}: {field} {value} is not a duration")),
+            let timeout = timeout_of(field, value.as_ref());
+            if let Some(timeout) = timeout.map_err(|what| format!("{place}: {what}"))? {
+                let timeout = milliseconds(timeout);
+                silence = Some(silence.map_or(timeout, |known| known.min(timeout)));
             }
         }
         let silence = silence.unwrap_or_else(|| milliseconds(end.timeouts.request));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::chain::DiscoveryChain;
-use super::duration::duration_of;
+use super::duration::timeout_of;
 use super::walk;
 
 /// Resolution, connection and handshake, where nobody names a limit: as Consul's own proxy has it.
@@ -42,15 +42,10 @@ impl ResolverTimeouts {
         if resolver.default {
             return Ok(timeouts);
         }
-        let service = &chain.service_name;
-        let read = |field: &str, value: &Option<Value>| match value {
-            None => Ok(None),
-            Some(value) => match duration_of(value) {
-                Some(duration) => Ok(Some(duration).filter(|it| !it.is_zero())),
-                None => Err(format!(
-                    "the resolver '{name}' of '{service}': {field} {value} is not a duration"
-                )),
-            },
+        let read = |field: &str, value: &Option<Value>| {
+            timeout_of(field, value.as_ref()).map_err(|what| {
+                format!("the resolver '{name}' of '{}': {what}", chain.service_name)
+            })
         };
         if let Some(connect) = read("ConnectTimeout", &resolver.connect_timeout)? {
             timeouts.connect = connect;
