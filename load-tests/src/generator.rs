@@ -108,7 +108,11 @@ pub(crate) fn h2load(
     Ok(report)
 }
 
-fn output_of(mut command: Command, name: &str) -> Result<String> {
+/// What a generator prints.
+///
+/// # Errors
+/// When it cannot be run or fails.
+pub(crate) fn output_of(mut command: Command, name: &str) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -121,7 +125,8 @@ fn output_of(mut command: Command, name: &str) -> Result<String> {
     Ok(text)
 }
 
-fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
+/// The value below which this share of the others lies.
+pub(crate) fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let index = (last as f64 * share).round() as usize;
     sorted.get(index).copied()

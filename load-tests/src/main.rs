@@ -4,9 +4,11 @@
 //! CPU microseconds per request of the proxy's process tree, as a ratio to nginx in the same round.
 //! `README.md` explains the method; start reading at [`scenario`], then [`measure`].
 
+mod alone;
 mod bare;
 mod bundles;
 mod contestant;
+mod exchange;
 mod generator;
 mod idle;
 mod measure;
@@ -53,6 +55,9 @@ enum Role {
     /// Run as a target (started by `resilience` itself).
     #[command(hide = true)]
     Target(resilience::TargetArguments),
+    /// Make one exchange after the other (started by the load tests themselves).
+    #[command(hide = true)]
+    Exchange(exchange::ExchangeArguments),
 }
 
 /// What to measure and for how long.
@@ -95,6 +100,7 @@ fn main() -> ExitCode {
         Some(Role::Resilience(arguments)) => resilience::run(&arguments),
         Some(Role::Mesh(arguments)) => mesh::faults::run(&arguments),
         Some(Role::Target(arguments)) => resilience::run_target(&arguments),
+        Some(Role::Exchange(arguments)) => exchange::run(&arguments),
         None => run(command.run),
     };
     match outcome {

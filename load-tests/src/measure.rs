@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::alone::{self, Alone};
 use crate::bundles::Bundle;
 use crate::contestant::{self, API_KEY, Contestant, Ground, Program, Setup};
 use crate::generator::{self, Report, Wrk};
@@ -54,6 +55,8 @@ pub(crate) struct ContestantResult {
     /// Whether this is the gateway's own plain run beside the scenario's setup.
     pub(crate) is_own_baseline: bool,
     pub(crate) rounds: Vec<Round>,
+    /// With one connection, for each second of each round; only in the mesh.
+    pub(crate) alone: Vec<Alone>,
 }
 
 /// One measurement.
@@ -64,23 +67,18 @@ pub(crate) struct Round {
     pub(crate) report: Report,
     /// Resident memory afterwards, MB.
     pub(crate) resident_mb: f64,
-    /// With one connection, where nothing queues; only in the mesh.
-    pub(crate) alone: Report,
 }
 
 impl Results {
     /// Requests that failed, over everything.
     pub(crate) fn failed_requests(&self) -> u64 {
         let contestants = self.scenarios.iter().flat_map(|it| &it.contestants);
-        let turns = contestants.flat_map(|contestant| &contestant.rounds);
         let at_once = self
             .scenarios
             .iter()
             .flat_map(|it| it.at_once.as_flattened());
-        turns
-            .chain(at_once)
-            .map(|round| round.report.failed + round.alone.failed)
-            .sum()
+        contestants.map(ContestantResult::failed).sum::<u64>()
+            + at_once.map(|round| round.report.failed).sum::<u64>()
     }
 }
 
@@ -107,15 +105,15 @@ impl ScenarioResult {
             .find(|contestant| contestant.program == program)
     }
 
-    /// The median over the rounds of what a contestant adds to the time of the direct way, with one connection.
+    /// The median over the rounds of what a contestant adds to a time of the direct way, with one connection.
     pub(crate) fn added(
         &self,
         one: &ContestantResult,
-        time: impl Fn(&Report) -> Option<f64>,
+        time: impl Fn(&Alone) -> Option<f64>,
     ) -> Option<f64> {
         let direct = self.of(Program::Direct)?;
-        let pairs = one.rounds.iter().zip(&direct.rounds);
-        median(pairs.filter_map(|(one, direct)| Some(time(&one.alone)? - time(&direct.alone)?)))
+        let pairs = one.alone.iter().zip(&direct.alone);
+        median(pairs.filter_map(|(one, direct)| Some(time(one)? - time(direct)?)))
     }
 
     /// The gateway under the scenario's own setup.
@@ -162,6 +160,13 @@ impl ContestantResult {
     /// The median of something else about the rounds.
     pub(crate) fn median_of(&self, value: impl Fn(&Round) -> Option<f64>) -> Option<f64> {
         median(self.rounds.iter().filter_map(value))
+    }
+
+    /// Requests that failed when it was loaded in turn with the others.
+    pub(crate) fn failed(&self) -> u64 {
+        let alone = self.alone.iter().map(Alone::failed);
+        let rounds = self.rounds.iter().map(|round| round.report.failed);
+        rounds.chain(alone).sum()
     }
 }
 
@@ -223,6 +228,7 @@ fn run_scenario(
             program,
             is_own_baseline: program == Program::Sallyport && setup != scenario.setup,
             rounds: Vec::new(),
+            alone: Vec::new(),
         });
     }
     for round in 0..plan.rounds {
@@ -266,6 +272,20 @@ fn run_scenario(
                 round + 1
             );
             at_once.push(pair);
+        }
+        if let Setup::Mesh(_) = scenario.setup {
+            for _ in 0..plan.seconds {
+                let alone = alone::measure(scenario.load, &mut running);
+                let alone = alone.with_context(|| format!("alone, round {}", round + 1))?;
+                for (alone, result) in alone.into_iter().zip(&mut contestants) {
+                    eprintln!(
+                        "    round {}: {:<13} one connection, {alone}",
+                        round + 1,
+                        result.program.to_string(),
+                    );
+                    result.alone.push(alone);
+                }
+            }
         }
     }
     if plan.ended_in_order {
@@ -360,23 +380,18 @@ fn measure(
         Load::IdleTunnels => measure_tunnels(contestant, plan.tunnels),
         Load::ResidentMemory => {
             // Some traffic first: a table that was never searched may not be resident.
-            let report = generate(scenario.load, contestant, 1, None, folder)?;
+            let report = generate(scenario.load, contestant, 1, folder)?;
             let resident_mb = resident_mb(contestant)?;
             Ok(Round {
                 figure: resident_mb,
                 report,
                 resident_mb,
-                ..Round::default()
             })
         }
         load => {
             let before = warmed(load, contestant, folder)?;
-            let report = generate(load, contestant, plan.seconds, None, folder)?;
-            let mut round = round_since(before, contestant, report)?;
-            if let Setup::Mesh(_) = contestant.setup {
-                round.alone = generate(load, contestant, plan.seconds, Some(1), folder)?;
-            }
-            Ok(round)
+            let report = generate(load, contestant, plan.seconds, folder)?;
+            round_since(before, contestant, report)
         }
     }
 }
@@ -391,7 +406,7 @@ fn measure_together(
 ) -> Result<[Round; 2]> {
     let before_other = warmed(load, other, folder)?;
     let before_gateway = warmed(load, gateway, folder)?;
-    let generate = |contestant: &Contestant| generate(load, contestant, seconds, None, folder);
+    let generate = |contestant: &Contestant| generate(load, contestant, seconds, folder);
     let (beside, report) = std::thread::scope(|scope| {
         let beside = scope.spawn(|| generate(other));
         let report = generate(gateway);
@@ -406,7 +421,7 @@ fn measure_together(
 
 /// What a contestant has spent once it is warm.
 fn warmed(load: Load, contestant: &mut Contestant, folder: &Path) -> Result<f64> {
-    generate(load, contestant, 1, None, folder)?;
+    generate(load, contestant, 1, folder)?;
     cpu_microseconds(contestant)
 }
 
@@ -417,19 +432,12 @@ fn round_since(before: f64, contestant: &mut Contestant, report: Report) -> Resu
         figure: (cpu_microseconds(contestant)? - before) / report.requests.max(1) as f64,
         report,
         resident_mb: resident_mb(contestant)?,
-        ..Round::default()
     })
 }
 
-/// Loads a contestant; `connections` instead of as many as the scenario says.
-fn generate(
-    load: Load,
-    contestant: &Contestant,
-    seconds: u64,
-    connections: Option<u32>,
-    folder: &Path,
-) -> Result<Report> {
-    let (tls, path, usual, extra, close) = match load {
+/// Loads a contestant.
+fn generate(load: Load, contestant: &Contestant, seconds: u64, folder: &Path) -> Result<Report> {
+    let (tls, path, connections, extra, close) = match load {
         Load::Http1 { request, tls } => (
             tls,
             request.path,
@@ -460,7 +468,7 @@ fn generate(
         host: &host,
         path: &path,
         headers: &headers,
-        connections: connections.unwrap_or(usual),
+        connections,
         seconds,
     }
     .run()
@@ -499,7 +507,7 @@ fn measure_growth<T>(
 }
 
 /// Not a number if there is nobody.
-fn cpu_microseconds(contestant: &mut Contestant) -> Result<f64> {
+pub(crate) fn cpu_microseconds(contestant: &mut Contestant) -> Result<f64> {
     let running = contestant.running.as_mut();
     running.map_or(Ok(f64::NAN), |it| Ok(it.cpu_microseconds()? as f64))
 }

@@ -149,6 +149,7 @@ mod tests {
                 figure,
                 ..Round::default()
             }],
+            alone: Vec::new(),
         };
         let Some(small) = scenario::ALL.first() else {
             return;

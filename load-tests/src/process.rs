@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Core of every proxy under test.
 pub(crate) const PROXY_CORE: usize = 0;
@@ -93,8 +93,7 @@ impl Running {
     /// # Errors
     /// When it does not within [`END_TIMEOUT`].
     pub(crate) fn end(&mut self) -> Result<()> {
-        let id = self.child.id().to_string();
-        Command::new("kill").arg("-TERM").arg(id).status()?;
+        signal("TERM", &[self.child.id()])?;
         let deadline = Instant::now() + END_TIMEOUT;
         while self.child.try_wait()?.is_none() {
             if Instant::now() > deadline {
@@ -103,6 +102,17 @@ impl Running {
             std::thread::sleep(END_POLL);
         }
         Ok(())
+    }
+
+    /// Stops the tree for as long as what is given is kept: it takes no time from others.
+    ///
+    /// # Errors
+    /// When the child has ended.
+    pub(crate) fn stopped(&mut self) -> Result<Stopped> {
+        self.check_alive()?;
+        let stopped = Stopped(tree_of(self.child.id()));
+        signal("STOP", &stopped.0)?;
+        Ok(stopped)
     }
 
     /// Resident memory of the tree, in KiB.
@@ -119,14 +129,36 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // Workers first: killing only nginx's master would leave its worker behind.
-        for pid in tree_of(self.child.id()).into_iter().rev() {
-            if pid != self.child.id() {
-                let _ = Command::new("kill").arg("-9").arg(pid.to_string()).status();
-            }
-        }
+        let mut tree = tree_of(self.child.id());
+        tree.reverse();
+        let _ = signal("KILL", &tree);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Processes that do nothing until this is dropped.
+pub(crate) struct Stopped(Vec<u32>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = signal("CONT", &self.0);
+    }
+}
+
+/// Sends a signal (`STOP`, `CONT`, `TERM`, `KILL`) to processes, in order.
+///
+/// # Errors
+/// When there is no such process, or none of ours.
+pub(crate) fn signal(name: &str, pids: &[u32]) -> Result<()> {
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .args(pids.iter().map(u32::to_string))
+        .stderr(Stdio::null())
+        .status()
+        .context("cannot run kill")?;
+    ensure!(status.success(), "kill -{name} failed");
+    Ok(())
 }
 
 /// A command that runs on one core, or anywhere on a machine that has only one.

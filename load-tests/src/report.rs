@@ -7,9 +7,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::alone::{Alone, Turn};
 use crate::contestant::Setup;
+use crate::generator::Report;
 use crate::measure::{ContestantResult, Plan, Results, ScenarioResult};
 use crate::scenario::{Load, Target};
+use crate::statistics::median;
 
 /// What the figures were measured on: no host name, no paths.
 pub(crate) struct Machine {
@@ -181,8 +184,8 @@ fn block(text: &mut String, result: &ScenarioResult) {
 fn mesh_block(text: &mut String, result: &ScenarioResult) {
     let _ = writeln!(
         text,
-        "| | CPU µs/request | × Consul's proxy | requests/s | p50 ms | p99 ms | added p50 µs | added p99 µs | resident MB | failed |\n\
-         |---|---|---|---|---|---|---|---|---|---|"
+        "| | CPU µs/request | × Consul's proxy | requests/s | p50 ms | p99 ms | resident MB | failed |\n\
+         |---|---|---|---|---|---|---|---|"
     );
     for contestant in &result.contestants {
         let ratio = result
@@ -190,7 +193,7 @@ fn mesh_block(text: &mut String, result: &ScenarioResult) {
             .and_then(|baseline| result.ratio(contestant, baseline));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             contestant.program,
             number(contestant.figure(), 1),
             number(ratio, 2),
@@ -200,18 +203,39 @@ fn mesh_block(text: &mut String, result: &ScenarioResult) {
             ),
             number(milliseconds(contestant, |round| round.report.p50_us), 2),
             number(milliseconds(contestant, |round| round.report.p99_us), 2),
-            number(result.added(contestant, |report| report.p50_us), 0),
-            number(result.added(contestant, |report| report.p99_us), 0),
             number(contestant.median_of(|round| Some(round.resident_mb)), 1),
-            contestant
-                .rounds
-                .iter()
-                .map(|round| round.report.failed + round.alone.failed)
-                .sum::<u64>(),
+            contestant.failed(),
         );
+    }
+    let _ = writeln!(
+        text,
+        "\n| one connection | added p50 µs | added p99 µs | CPU µs/request | cores that sleep: added p50 µs | added p99 µs | CPU µs/request |\n\
+         |---|---|---|---|---|---|---|"
+    );
+    let awake: TurnOf = |alone| alone.awake.as_ref();
+    let as_it_is: TurnOf = |alone| Some(&alone.as_it_is);
+    for contestant in &result.contestants {
+        let _ = write!(text, "| {} |", contestant.program);
+        for turn in [awake, as_it_is] {
+            let added = |time: fn(&Report) -> Option<f64>| {
+                result.added(contestant, |alone| time(&turn(alone)?.report))
+            };
+            let figures = contestant.alone.iter().filter_map(turn);
+            let _ = write!(
+                text,
+                " {} | {} | {} |",
+                number(added(|report| report.p50_us), 0),
+                number(added(|report| report.p99_us), 0),
+                number(median(figures.map(|turn| turn.figure)), 1),
+            );
+        }
+        text.push('\n');
     }
     text.push('\n');
 }
+
+/// One of the two ways in which one connection was measured.
+type TurnOf = fn(&Alone) -> Option<&Turn>;
 
 fn milliseconds(
     contestant: &ContestantResult,

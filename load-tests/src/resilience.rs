@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -237,14 +236,8 @@ impl Patient {
     }
 
     fn signal(&self, name: &str) -> Result<()> {
-        let process = self.process.as_ref().context("it is dead")?;
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(process.id().to_string())
-            .status()
-            .context("cannot run kill")?;
-        anyhow::ensure!(status.success(), "kill -{name} failed");
-        Ok(())
+        let running = self.process.as_ref().context("it is dead")?;
+        process::signal(name, &[running.id()])
     }
 
     fn strike(&mut self, fault: Fault) -> Result<()> {

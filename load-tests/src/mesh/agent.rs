@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::authority::{Authority, CLUSTER};
 use crate::net;
-use crate::process::{LOAD_CORE, Running};
+use crate::process::{self, LOAD_CORE, Running};
 
 /// How long an agent may take until it has a leader and roots.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -144,13 +143,7 @@ impl Agent {
     /// When it is not running.
     pub(crate) fn signal(&self, name: &str) -> Result<()> {
         let running = self.running.as_ref().context("the agent is not running")?;
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(running.id().to_string())
-            .status()
-            .context("cannot run kill")?;
-        anyhow::ensure!(status.success(), "kill -{name} failed");
-        Ok(())
+        process::signal(name, &[running.id()])
     }
 
     /// Sends an order and gives the answer, `Null` when it is no JSON.
