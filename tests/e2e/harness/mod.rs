@@ -12,6 +12,7 @@ mod gateway;
 mod names;
 mod origin;
 mod programs;
+mod traffic;
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ pub(crate) use gateway::{Gateway, GatewayBuilder};
 pub(crate) use names::NameServer;
 pub(crate) use origin::{Origin, Reply, acceptor};
 pub(crate) use programs::{NginxOrigin, Program, curl, python_client};
+pub(crate) use traffic::Traffic;
 
 /// How long a test waits for something that should happen at once, on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
