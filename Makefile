@@ -44,13 +44,13 @@ bench: ## Measure what a request, a compile and a swap pay
 	scripts/install-packages build
 	$(CARGO) bench --bench '*'
 
-load-test: ## Measure the gateway beside nginx, HAProxy and bare Pingora (about half an hour)
+load-test: ## Measure the gateway beside nginx, HAProxy and bare Pingora (about forty minutes)
 	scripts/install-packages build test
 	scripts/get-consul $(TARGET)
 	$(CARGO) build --release --workspace
 	$(TARGET)/release/load-tests
 
-load-test-smoke: ## The same in a minute: fails if a request fails, never because of a time
+load-test-smoke: ## The same in two minutes: fails if a request fails, never because of a time
 	scripts/install-packages build test
 	scripts/get-consul $(TARGET)
 	$(CARGO) build --release --workspace

@@ -31,6 +31,7 @@ pub(crate) struct Alone {
     pub(crate) as_it_is: Turn,
 }
 
+/// What one run gave.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Turn {
     pub(crate) report: Report,

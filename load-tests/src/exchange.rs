@@ -50,6 +50,9 @@ pub(crate) fn exchange(arguments: &ExchangeArguments) -> Result<Report> {
         .arg(format!("--seconds={}", arguments.seconds))
         .args(arguments.close.then_some("--close"));
     let said: Value = serde_json::from_str(&output_of(command, "load-tests exchange")?)?;
+    if let Some(error) = said["error"].as_str() {
+        eprintln!("    {}: {error}", arguments.address);
+    }
     let requests = said["requests"].as_u64().context("no number of requests")?;
     Ok(Report {
         requests,
@@ -74,6 +77,7 @@ pub(crate) fn run(arguments: &ExchangeArguments) -> Result<()> {
     let mut connection = None;
     let mut times = Vec::new();
     let mut failed = 0_u64;
+    let mut first_error = None;
     let duration = Duration::from_secs(arguments.seconds);
     let start = Instant::now();
     while start.elapsed() < duration {
@@ -82,10 +86,12 @@ pub(crate) fn run(arguments: &ExchangeArguments) -> Result<()> {
             Ok(()) => times.push(began.elapsed().as_secs_f64() * 1e6),
             Err(error) => {
                 connection = None;
-                if failed == 0 {
-                    eprintln!("{error:#}");
-                }
                 failed += 1;
+                first_error.get_or_insert(format!(
+                    "after {} exchanges and {:.3} s: {error:#}",
+                    times.len(),
+                    start.elapsed().as_secs_f64()
+                ));
             }
         }
         if arguments.close {
@@ -96,6 +102,7 @@ pub(crate) fn run(arguments: &ExchangeArguments) -> Result<()> {
     let said = json!({
         "requests": times.len(),
         "failed": failed,
+        "error": first_error,
         "p50_us": percentile(&times, 0.50),
         "p99_us": percentile(&times, 0.99),
     });
@@ -121,45 +128,64 @@ fn one(
     };
     stream.write_all(request.as_bytes()).context("writing")?;
     let mut head = Vec::new();
-    let (mut left, mut more) = loop {
+    let (mut left, closes, mut more) = loop {
         let length = stream.read(buffer).context("reading")?;
         ensure!(length > 0, "closed without an answer");
         head.extend_from_slice(buffer.get(..length).unwrap_or_default());
         if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
             let text = String::from_utf8_lossy(head.get(..end).unwrap_or_default());
-            break (length_of(&text)?, head.len() - end - 4);
+            let (length, closes) = announced(&text)?;
+            break (length, closes, head.len() - end - 4);
         }
     };
     loop {
         ensure!(more <= left, "more than was announced");
         left -= more;
         if left == 0 {
-            return Ok(());
+            break;
         }
         more = stream.read(buffer).context("reading")?;
         ensure!(more > 0, "{left} bytes are missing");
     }
+    if closes {
+        *connection = None;
+    }
+    Ok(())
 }
 
-/// The length of the body that this head announces.
-fn length_of(head: &str) -> Result<usize> {
+/// The length of the body that this head announces, and whether it is the last one of its connection.
+fn announced(head: &str) -> Result<(usize, bool)> {
     let status = head.lines().next().unwrap_or_default();
     ensure!(status.starts_with("HTTP/1.1 200"), "{status}");
-    let fields = head.lines().filter_map(|line| line.split_once(':'));
-    let mut lengths = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let (_, length) = lengths.next().context("an answer without a length")?;
-    Ok(length.trim().parse()?)
+    let field = |wanted: &str| {
+        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+        let found = fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| value.trim())
+    };
+    let length = field("content-length").context("an answer without a length")?;
+    let closes = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Ok((length.parse()?, closes))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::length_of;
+    use super::announced;
 
     #[test]
-    fn lengths_are_read() {
-        let good = length_of("HTTP/1.1 200 OK\r\nA: 1\r\ncontent-Length: 12");
-        assert_eq!(good.ok(), Some(12));
-        assert!(length_of("HTTP/1.1 200 OK\r\nA: 1").is_err());
-        assert!(length_of("HTTP/1.1 503 No\r\nContent-Length: 1").is_err());
+    fn heads_are_read() {
+        for (head, expected) in [
+            (
+                "HTTP/1.1 200 OK\r\nA: 1\r\ncontent-Length: 12",
+                Some((12, false)),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: Close",
+                Some((0, true)),
+            ),
+            ("HTTP/1.1 200 OK\r\nA: 1", None),
+            ("HTTP/1.1 503 No\r\nContent-Length: 1", None),
+        ] {
+            assert_eq!(announced(head).ok(), expected, "{head}");
+        }
     }
 }
